@@ -1,0 +1,1 @@
+"""Checkpoints: boxes in global coordinates, readable under any plan."""

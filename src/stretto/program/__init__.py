@@ -1,0 +1,1 @@
+"""What is done: instructions, `lower`, `verify`, and a program as text."""

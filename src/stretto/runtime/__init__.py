@@ -1,0 +1,1 @@
+"""Do it: a program on `torch.distributed`."""
