@@ -22,7 +22,7 @@ def build(
     """
     model = DistributedDataParallel(
         Decoder(config),
-        broadcast_buffers=False,  # the only buffer is a constant
+        forward_sync_buffers=False,  # the only buffer is a constant
         gradient_as_bucket_view=bucket_view,
         static_graph=static_graph,
     )

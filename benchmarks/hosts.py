@@ -120,7 +120,9 @@ def _make(name: str, n: int, *, rate: str) -> tuple[Host, ...]:
 
 def _run(*command: str) -> None:
     # A session of its own: Ctrl-C must not break the removal half-way.
-    done = subprocess.run(command, capture_output=True, text=True, start_new_session=True)
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, start_new_session=True
+    )
     if done.returncode:
         rule = f"`{' '.join(command)}` failed: {done.stderr.strip()}"
         raise MachineError(Problem("hosts", rule, "a kernel with veth, bridge and sch_tbf"))

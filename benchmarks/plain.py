@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from benchmarks.config import Config, Step
 
@@ -153,7 +153,7 @@ def adamw(
     )
 
 
-def build(rank: int, world: int, *, config: Config) -> Step:  # noqa: ARG001
+def build(rank: int, world: int, *, config: Config) -> Step:
     """The plain loop on one process; in bf16 under autocast."""
     model = Decoder(config)
     return loop(model, config, batches(config))
@@ -178,12 +178,12 @@ def loop(model: nn.Module, config: Config, source: Iterator[tuple[Tensor, Tensor
     return step
 
 
-def build_master(rank: int, world: int, *, config: Config) -> Step:  # noqa: ARG001
+def build_master(rank: int, world: int, *, config: Config) -> Step:
     """The plain loop with bf16 weights and gradients; the optimizer keeps float32 masters."""
     model = Decoder(config)
     masters = [p.detach().clone() for p in model.parameters()]
     model.bfloat16()
-    weights = list(model.parameters())
+    weights: list[Tensor] = list(model.parameters())
     optimizer, source = adamw(masters, config), batches(config)
 
     def step() -> Tensor:

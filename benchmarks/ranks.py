@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import datetime
 import json
 import multiprocessing
 import os
 import signal
+import statistics
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
@@ -21,6 +22,7 @@ from typing import Any
 import torch
 import torch._dynamo  # the first optimizer imports it: once here, not in every rank
 import torch.distributed as dist
+from torch._C._distributed_c10d import FileStore
 
 from benchmarks.config import Step
 from benchmarks.groups import Contender
@@ -39,12 +41,14 @@ class Window:
             of the ranks.
         peak_bytes: The largest resident set of a rank since its model was built.
         base_bytes: The largest resident set of a rank before its model was built.
+        others: The part of the machine's CPU time that processes other than the ranks took.
         losses: Of each step, the mean over the ranks that saw it.
     """
 
     elapsed_s: float
     peak_bytes: int
     base_bytes: int
+    others: float
     losses: tuple[float, ...]
 
 
@@ -70,27 +74,37 @@ class Team:
             elapsed_s=max(a["elapsed_s"] for a in answers),
             peak_bytes=max(a["peak_bytes"] for a in answers),
             base_bytes=max(a["base_bytes"] for a in answers),
+            others=_others(answers),
             losses=tuple(sum(of_ranks) / len(of_ranks) for of_ranks in losses),
         )
 
     def _answers(self) -> list[dict[str, Any]]:
         """Wait for every rank; the first that fails ends it, for the others may wait for it."""
         answers: dict[int, dict[str, Any]] = {}
-        while len(answers) < len(self.pipes):
-            open_pipes = [p for rank, p in enumerate(self.pipes) if rank not in answers]
-            for pipe in wait(open_pipes):
-                rank = self.pipes.index(pipe)  # type: ignore[arg-type]
-                try:
-                    answers[rank] = json.loads(self.pipes[rank].recv_bytes())
-                except EOFError:
-                    answers[rank] = {"error": "it ended without a word"}
-                if error := answers[rank].get("error"):
-                    rule = f"rank {rank} failed:\n{error}"
-                    raise RankError(Problem(self.contender.name, rule, "see the trace"))
+        while waiting := [rank for rank in range(len(self.pipes)) if rank not in answers]:
+            wait(
+                [self.pipes[rank] for rank in waiting]
+                + [self.processes[rank].sentinel for rank in waiting]
+            )
+            for rank in waiting:
+                if (answer := self._answer(rank)) is None:
+                    continue
+                answers[rank] = answer
+                if error := answer.get("error"):
+                    rule = f"rank {rank} failed: {error}"
+                    raise RankError(Problem(self.contender.name, rule, "mend the contender"))
         return [answers[rank] for rank in range(len(self.pipes))]
 
+    def _answer(self, rank: int) -> dict[str, Any] | None:
+        alive = self.processes[rank].is_alive()  # asked first: its last word may be in the pipe
+        with contextlib.suppress(EOFError):
+            if self.pipes[rank].poll():
+                answer: dict[str, Any] = json.loads(self.pipes[rank].recv_bytes())
+                return answer
+        return None if alive else {"error": "it ended without a word"}
 
-@contextmanager
+
+@contextlib.contextmanager
 def team(
     contender: Contender, *, world: int, folder: Path, hosts: tuple[Host, ...]
 ) -> Iterator[Team]:
@@ -165,7 +179,7 @@ def _serve(
         torch.set_num_threads(contender.config.threads)
         dist.init_process_group(
             "gloo",
-            store=dist.FileStore(str(store), world),
+            store=FileStore(str(store), world),
             rank=rank,
             world_size=world,
             timeout=datetime.timedelta(minutes=2),
@@ -185,12 +199,29 @@ def _serve(
 def _turn(step: Step, steps: int) -> dict[str, Any]:
     found = [step()]
     dist.barrier()
-    begin_s = time.perf_counter()
+    busy_s, own_s, begin_s = _busy_s(), time.process_time(), time.perf_counter()
     found += [step() for _ in range(steps)]
     dist.barrier()
     elapsed_s = time.perf_counter() - begin_s
-    losses = [float(loss) for loss in found if loss is not None]
-    return {"elapsed_s": elapsed_s, "peak_bytes": _memory("VmHWM"), "losses": losses}
+    return {
+        "elapsed_s": elapsed_s,
+        "own_s": time.process_time() - own_s,
+        "busy_s": _busy_s() - busy_s,
+        "peak_bytes": _memory("VmHWM"),
+        "losses": [float(loss) for loss in found if loss is not None],
+    }
+
+
+def _busy_s() -> float:
+    """The CPU time that all processes of this machine have taken, in seconds."""
+    user, nice, system = map(int, Path("/proc/stat").read_text().split()[1:4])
+    return (user + nice + system) / os.sysconf("SC_CLK_TCK")
+
+
+def _others(answers: list[dict[str, Any]]) -> float:
+    busy_s = statistics.median(a["busy_s"] for a in answers) - sum(a["own_s"] for a in answers)
+    elapsed_s: float = max(a["elapsed_s"] for a in answers)
+    return max(0.0, busy_s) / (elapsed_s * (os.cpu_count() or 1))
 
 
 def _memory(field: str) -> int:

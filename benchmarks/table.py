@@ -64,14 +64,16 @@ def section(group: Group, windows: Windows, *, steps: int, rounds: int) -> str:
     """The table of a group with its title, and when, where and how it was measured."""
     base = max(w.base_bytes for measured in windows.values() for w in measured)
     batch = sorted({c.config.tokens for c in group.contenders})
+    others = max(w.others for measured in windows.values() for w in measured)
     command = shlex.join(["make", "bench", f"ARGS={group.name} --rounds {rounds} --steps {steps}"])
     return (
         f"## {group.title}\n\n"
         f"{datetime.date.today()}, {os.cpu_count()}-core CPU, torch {torch.__version__}; "
         f"{' or '.join(f'{b:,}' for b in batch)} tokens a step, "
         f"medians of {rounds} rounds of {steps} steps; "
-        f"{base / 2**20:,.0f} MiB of each peak are Python with torch.\n"
-        f"Again: `{command}`\n\n{table(group, windows, steps=steps)}\n"
+        f"{base / 2**20:,.0f} MiB of each peak are Python with torch. Other processes took up to "
+        f"{others:.0%} of the CPU in a window.\n\n"
+        f"To repeat: `{command}`\n\n{table(group, windows, steps=steps)}\n"
     )
 
 

@@ -70,7 +70,7 @@ def _clip(groups: list[list[Tensor]], limit: float) -> None:
         nn.utils.clip_grads_with_norm_(group, limit, total)
 
 
-def build(rank: int, world: int, *, config: Config, form: Form) -> Step:  # noqa: ARG001
+def build(rank: int, world: int, *, config: Config, form: Form) -> Step:
     """The plain loop around a model whose projections, embedding and head are split.
 
     Args:

@@ -143,8 +143,8 @@ class Plan:
             tp: Tensor-parallel ranks.
             zero: What data-parallel ranks shard: 0 nothing, 1 optimizer state, 2 gradients too, 3
                 parameters too (Rajbhandari et al., 2020).
-            shard: With `zero`, the ranks that share a shard, a divisor of `dp`; outside them shards
-                are replicated (hybrid sharding). 0 for all of `dp`.
+            shard: With `zero`, the ranks over which a tensor is cut, a divisor of `dp`; outside them
+                shards are replicated (hybrid sharding). 0 for all of `dp`.
             sequence: Whether activations between blocks are split over `tp` too (Korthikanti et
                 al., 2022).
             parts: Other fields of the plan.
@@ -165,7 +165,7 @@ class Plan:
             )
         if problems:
             raise PlanError(problems)
-        hybrid = zero > 0 and 1 < shard < dp
+        hybrid = zero > 0 and 0 < shard < dp
         data = (("replica", dp // shard), ("shard", shard)) if hybrid else (("dp", dp),)
         mesh = Mesh(
             (("pp", pp), *data, ("tp", tp)), (("dp", ("replica", "shard")),) if hybrid else ()
@@ -240,11 +240,12 @@ class Plan:
             model: What is trained.
             cluster: What it is trained on; None to check all but the devices.
         """
-        found = list(_rule_problems(self))
-        if not found:
-            found += _batch_problems(self, model)
-            found += _pipeline_problems(self, model)
-            found += _cluster_problems(self, model, cluster) if cluster and not found else ()
+        found = [*_rule_problems(self), *_number_problems(self, model)]
+        found += _division_problems(self) if not found else ()  # it reads rules and numbers
+        found += _pipeline_problems(self, model)
+        if cluster is not None:
+            found += _size_problems(self, cluster)
+            found += _memory_problems(self, model, cluster) if not found else ()
         return tuple(found)
 
 
@@ -297,9 +298,14 @@ def _mesh(tree: Mapping[str, Any]) -> Mesh:
         for k, v in axes.items()
         if type(v) is not int
     ]
+    views: Table = ()
+    try:
+        views = _table(tree.get("views", {}), "mesh.views")
+    except PlanError as error:
+        problems += error.problems
     if problems:
         raise PlanError(problems)
-    return Mesh(tuple(axes.items()), _table(tree.get("views", {}), "mesh.views"))
+    return Mesh(tuple(axes.items()), views)
 
 
 def _table(tree: Any, field: str) -> Table:
@@ -387,7 +393,7 @@ def _cut(value: Any) -> tuple[int, ...]:
 
 
 def _bucket(value: Any) -> int:
-    return int(parse(value if isinstance(value, str) else f"{value}", "bytes"))
+    return int(parse(f"{value}", "bytes"))
 
 
 _SECTIONS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
@@ -405,59 +411,92 @@ _SECTIONS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
 
 
 def _rule_problems(plan: Plan) -> Iterator[Problem]:
-    """Names that rules use, and axes that would split one tensor twice or nothing at all."""
-    used: set[str] = set()
-    known = [n for n in plan.mesh.names if n != "pp"]
-    tables = [("compute", plan.rules.compute, COMPUTE_DIMS)] + [
-        (store.value, plan.rules.storage(store), STORAGE_DIMS) for store in Store
-    ]
-    for name, table, dims in tables:
-        for dim, axes in table:
-            where = f"rules.{name}.{dim}"
-            if dim not in dims:
-                near = difflib.get_close_matches(dim, dims, n=1)
-                yield Problem(
-                    where, f"a {name} rule cannot split {dim!r}",
-                    f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(dims)}",
-                )  # fmt: skip
-            for axis in axes:
-                if axis == "pp":
-                    yield Problem(
-                        where, "pp cuts the chain of blocks, not a tensor", "use another axis"
-                    )
-                elif axis not in known:
-                    yield Problem(where, f"the mesh has no axis {axis!r}", f"choose from {known}")
-                else:
-                    used |= set(plan.mesh.expand([axis]))
-    idle = [a for a, extent in plan.mesh.axes if extent > 1 and a not in used and a != "pp"]
-    for axis in idle:
-        extent = plan.mesh.extent(axis)
-        yield Problem(
-            f"mesh.{axis}", f"no rule uses it, so {extent} ranks would do the same work",
-            f'add a rule, such as rules.compute.batch = ["{axis}"], or set {axis} = 1',
-        )  # fmt: skip
+    """What is wrong with the names that rules use, and with the axes that they put together."""
+    if "pp" in dict(plan.mesh.views):
+        yield Problem("mesh.views.pp", "pp cuts the chain of blocks and is no view", "rename it")
+    yield from _table_problems(plan, "compute", plan.rules.compute, COMPUTE_DIMS)
+    for store in Store:
+        yield from _table_problems(plan, store.value, plan.rules.storage(store), STORAGE_DIMS)
+    known = set(plan.mesh.names)
     compute = {
         d: set(plan.mesh.expand(a for a in axes if a in known)) for d, axes in plan.rules.compute
     }
-    for a, b in (("batch", "seq"), ("batch", "heads"), ("batch", "ff"), ("batch", "vocab")):
-        both = compute.get(a, set()) & compute.get(b, set())
+    yield from _idle_problems(plan, compute)
+    for dim in ("seq", "heads", "ff", "vocab"):
+        both = compute.get("batch", set()) & compute.get(dim, set())
         if both:
             yield Problem(
-                f"rules.compute.{b}", f"{sorted(both)} split {a} already, and one tensor has both",
+                f"rules.compute.{dim}",
+                f"{sorted(both)} split batch already, and one tensor has both",
                 "use other axes",
-            )  # fmt: skip
-    wide = {"heads", "ff", "vocab"} & set(compute)
-    for dim in sorted(wide):
-        others = set().union(*(compute[w] for w in wide))
-        if compute.get("seq", set()) - others:
+            )
+
+
+def _table_problems(
+    plan: Plan, name: str, table: Table, dims: tuple[str, ...]
+) -> Iterator[Problem]:
+    """What is wrong with each line of a table by itself."""
+    mesh, lines = plan.mesh, [dim for dim, _ in table]
+    staged = {n for n in mesh.names if n == "pp" or "pp" in mesh.expand([n])}
+    fit = [n for n in mesh.names if n not in staged]
+    for dim in sorted({d for d in lines if lines.count(d) > 1}):
+        yield Problem(f"rules.{name}.{dim}", "two lines split it", "write one")
+    for dim, axes in table:
+        where = f"rules.{name}.{dim}"
+        if dim not in dims:
+            near = difflib.get_close_matches(dim, dims, n=1)
             yield Problem(
-                "rules.compute.seq", f"{sorted(compute['seq'] - others)} split positions only, which "
-                "every block has to gather", "split heads, ff and vocab over the same axes",
+                where, f"a {name} rule cannot split {dim!r}",
+                f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(dims)}",
             )  # fmt: skip
-            break
+        for axis in axes:
+            if axis in staged:
+                rule = "pp cuts the chain of blocks, not a tensor"
+                yield Problem(where, rule if axis == "pp" else f"{rule}, and is in {axis}",
+                              "use another axis")  # fmt: skip
+            elif axis not in fit:
+                yield Problem(where, f"the mesh has no axis {axis!r}", f"choose from {fit}")
+        parts = mesh.expand(a for a in axes if a in fit)
+        for part in sorted({p for p in parts if parts.count(p) > 1}):
+            yield Problem(where, f"{part} splits it twice", f"name {part} once")
 
 
-def _batch_problems(plan: Plan, model: Model) -> Iterator[Problem]:
+def _idle_problems(plan: Plan, compute: Mapping[str, set[str]]) -> Iterator[Problem]:
+    """Axes over which ranks would all do the same work.
+
+    A rule for seq divides no matrix product, and a storage rule no work at all.
+    """
+    busy = {"pp"}.union(*(compute.get(dim, set()) for dim in ("batch", "heads", "ff", "vocab")))
+    for axis, extent in plan.mesh.axes:
+        if extent > 1 and axis not in busy:
+            yield Problem(
+                f"mesh.{axis}",
+                f"no compute rule for batch, heads, ff or vocab uses it, so {extent} ranks would do "
+                "the same work",
+                f'add one, such as rules.compute.batch = ["{axis}"], or set {axis} = 1',
+            )
+
+
+def _number_problems(plan: Plan, model: Model) -> Iterator[Problem]:
+    for f in fields(Batch):
+        if getattr(plan.batch, f.name) < 1:
+            yield Problem(
+                f"batch.{f.name}", f"is {getattr(plan.batch, f.name)}, below 1", "use 1 or more"
+            )
+    if plan.communication.bucket_bytes < 1:
+        yield Problem(
+            "communication.bucket", f"is {plan.communication.bucket_bytes} B, below 1 B",
+            "write 25MiB",
+        )  # fmt: skip
+    if model.rope is None and plan.batch.seq > model.positions:
+        yield Problem(
+            "batch.seq",
+            f"{plan.batch.seq} positions, but the model has learned {model.positions}",
+            f"use at most {model.positions}",
+        )
+
+
+def _division_problems(plan: Plan) -> Iterator[Problem]:
     batch, replicas = plan.batch, plan.replicas
     unit = replicas * batch.micro_batch
     if batch.sequences % unit:
@@ -475,12 +514,6 @@ def _batch_problems(plan: Plan, model: Model) -> Iterator[Problem]:
             f"must be divisible by the ranks that split it, but {batch.seq} % {split} = "
             f"{batch.seq % split}",
             f"use {max(split, batch.seq // split * split)}, or no rule for seq",
-        )
-    if model.rope is None and batch.seq > model.positions:
-        yield Problem(
-            "batch.seq",
-            f"{batch.seq} positions, but the model has learned {model.positions}",
-            f"use at most {model.positions}",
         )
 
 
@@ -501,13 +534,16 @@ def _pipeline_problems(plan: Plan, model: Model) -> Iterator[Problem]:
         )
 
 
-def _cluster_problems(plan: Plan, model: Model, cluster: Cluster) -> Iterator[Problem]:
+def _size_problems(plan: Plan, cluster: Cluster) -> Iterator[Problem]:
     if plan.mesh.size != cluster.devices:
         shape = " × ".join(f"{n} {e}" for n, e in plan.mesh.axes)
         yield Problem(
             "mesh", f"{shape} = {plan.mesh.size} ranks, but there are {cluster.devices}",
             f"change the mesh, or run on {plan.mesh.size} ranks",
         )  # fmt: skip
+
+
+def _memory_problems(plan: Plan, model: Model, cluster: Cluster) -> Iterator[Problem]:
     resting = resting_bytes(plan, model)
     if resting > cluster.device.memory_bytes:
         yield Problem(

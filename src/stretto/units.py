@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Literal
 
@@ -42,14 +43,9 @@ def parse(text: str, quantity: Quantity, *, field: str = "value") -> float:
         InputError: No number, no unit, or the unit of another quantity.
     """
     match = _NUMBER.match(text)
-    if match:
-        value, unit = float(match.group(1)), match.group(2)
-        if quantity == "s" and unit in _TIMES:
-            return value * _TIMES[unit]
-        for name, (kind, factor) in _UNITS.items():
-            prefix = unit[: len(unit) - len(name)]
-            if kind == quantity and unit.endswith(name) and prefix in _PREFIXES:
-                return value * _PREFIXES[prefix] * factor
+    factor = _factor(match.group(2), quantity) if match else None
+    if match and factor is not None and math.isfinite(float(match.group(1)) * factor):
+        return float(match.group(1)) * factor
     example = {
         "bytes": "25MiB",
         "bytes_per_s": "200Gbit/s or 25GB/s",
@@ -63,6 +59,17 @@ def parse(text: str, quantity: Quantity, *, field: str = "value") -> float:
     )
 
 
+def _factor(unit: str, quantity: Quantity) -> float | None:
+    """Give what a number with `unit` is multiplied by; None for a unit of something else."""
+    if quantity == "s":
+        return _TIMES.get(unit)
+    for name, (kind, factor) in _UNITS.items():
+        prefix = unit[: len(unit) - len(name)]
+        if kind == quantity and unit.endswith(name) and prefix in _PREFIXES:
+            return _PREFIXES[prefix] * factor
+    return None
+
+
 def show_bytes(value: float) -> str:
     """Give bytes for people, in binary units: ``1.50 GiB``."""
     for unit, size in (("TiB", 2.0**40), ("GiB", 2.0**30), ("MiB", 2.0**20), ("KiB", 2.0**10)):
@@ -74,17 +81,17 @@ def show_bytes(value: float) -> str:
 def show_count(value: float) -> str:
     """Give a count for people, in decimal steps: ``10.5 M``."""
     for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if abs(value) >= size:
+        if abs(value) >= 0.9995 * size:  # 999.5 k reads as 1 M
             return f"{value / size:.3g} {unit}"
     return f"{value:g}"
 
 
 def show_seconds(value: float) -> str:
     """Give a duration for people: ``1 h 02 min``, ``3 min 05 s``, ``4.2 s``, ``17 ms``."""
-    if value >= 3600:
-        return f"{int(value // 3600)} h {int(value % 3600 // 60):02d} min"
-    if value >= 60:
-        return f"{int(value // 60)} min {int(value % 60):02d} s"
-    if value >= 1:
+    if value >= 3599.5:
+        return "{} h {:02d} min".format(*divmod(round(value / 60), 60))
+    if value >= 59.95:
+        return "{} min {:02d} s".format(*divmod(round(value), 60))
+    if value >= 0.9995:
         return f"{value:.1f} s"
     return f"{value * 1e3:.3g} ms"

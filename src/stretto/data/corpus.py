@@ -1,8 +1,8 @@
 """Text in files, streamed as documents.
 
 * ``.txt``: UTF-8. A form feed, or two or more blank lines, end a document; a file with neither is
-  one document. A single blank line ends a paragraph and stays. The line ends around a document are
-  not part of it.
+  one document. A single blank line ends a paragraph and stays. Blank lines before a document and
+  white space after it are not part of it.
 * ``.jsonl``: one JSON object per line, its field ``text`` a document, taken as it stands.
 * ``.parquet``: one document per row of the column ``text`` (needs pyarrow).
 
@@ -21,7 +21,7 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 from stretto.errors import DataError, Problem
 
@@ -30,13 +30,20 @@ LONGEST = 2**20
 
 _READ_BYTES = 2**20
 _SHOWN = 10  # after so many problems a file is read no further
-_END = re.compile(r"\f|(?:\n[ \t]*){3,}")
+_END = re.compile(r"\f|\n(?:[ \t]*\n){2,}")
+_BLANK_LINES = re.compile(r"\A(?:[ \t]*\n)+")
+_Stream = BinaryIO | gzip.GzipFile | lzma.LZMAFile
 _KINDS = (".txt", ".jsonl", ".parquet", ".txt.gz", ".jsonl.gz", ".txt.xz", ".jsonl.xz")
 
 
 def shipped() -> Path:
     """Give the path of the corpus that comes with Stretto: the King James Bible, 4.2 MB."""
     return Path(__file__).parent / "corpora" / "kjv.txt.gz"
+
+
+def kind_of(file: Path) -> str:
+    """Give the suffixes of a readable file, such as ``.txt.gz``, else nothing."""
+    return next((kind for kind in _KINDS if file.name.lower().endswith(kind)), "")
 
 
 def files(paths: Iterable[Path]) -> tuple[Path, ...]:
@@ -56,13 +63,14 @@ def files(paths: Iterable[Path]) -> tuple[Path, ...]:
     problems: list[Problem] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.is_file() and _kind(p))
+            inside = sorted(p for p in path.rglob("*") if p.is_file() and kind_of(p))
             found += inside
             if not inside:
-                problems.append(_empty_directory(path))
+                rule = "a directory with no text in it"
+                problems.append(Problem(str(path), rule, f"put in {', '.join(_KINDS)}"))
         elif not path.is_file():
             problems.append(Problem(str(path), "no such file", "name a file or a directory"))
-        elif not _kind(path):
+        elif not kind_of(path):
             rule = f"{path.suffix or 'a name without suffix'} is no kind of text known here"
             problems.append(Problem(str(path), rule, f"name it {', '.join(_KINDS)}"))
         else:
@@ -123,18 +131,9 @@ def documents(
         raise DataError(problems)
 
 
-def _kind(file: Path) -> str:
-    """Give the suffixes of a readable file, else nothing."""
-    return next((kind for kind in _KINDS if file.name.lower().endswith(kind)), "")
-
-
-def _empty_directory(path: Path) -> Problem:
-    return Problem(str(path), "a directory with no text in it", f"put in {', '.join(_KINDS)}")
-
-
 def _read(file: Path, *, field: str, longest: int) -> Iterator[str | Problem]:
     """Give the documents of one file, and where one cannot be read, why."""
-    kind = _kind(file)
+    kind = kind_of(file)
     try:
         if kind == ".parquet":
             yield from _read_parquet(file, field=field)
@@ -150,7 +149,7 @@ def _read(file: Path, *, field: str, longest: int) -> Iterator[str | Problem]:
         yield Problem(str(file), f"cannot be read: {error.strerror or error}", "make it readable")
 
 
-def _open(file: Path) -> IO[bytes]:
+def _open(file: Path) -> _Stream:
     match file.suffix.lower():
         case ".gz":
             return gzip.open(file)
@@ -160,7 +159,7 @@ def _open(file: Path) -> IO[bytes]:
             return file.open("rb")
 
 
-def _read_txt(file: Path, stream: IO[bytes], *, longest: int) -> Iterator[str | Problem]:
+def _read_txt(file: Path, stream: _Stream, *, longest: int) -> Iterator[str | Problem]:
     decoder = io.IncrementalNewlineDecoder(
         codecs.getincrementaldecoder("utf-8-sig")(), translate=True
     )
@@ -182,14 +181,18 @@ def _read_txt(file: Path, stream: IO[bytes], *, longest: int) -> Iterator[str | 
         line += chunk.count(b"\n")
         *whole, text = _END.split(text)
         parts, text = _cut(text, longest)
-        yield from (part.strip("\n") for part in (*whole, *parts))
-    yield text.strip("\n")
+        yield from map(_trim, (*whole, *parts))
+    yield _trim(text)
 
 
-def _read_jsonl(file: Path, stream: IO[bytes], *, field: str) -> Iterator[str | Problem]:
+def _trim(text: str) -> str:
+    return _BLANK_LINES.sub("", text).rstrip()
+
+
+def _read_jsonl(file: Path, stream: _Stream, *, field: str) -> Iterator[str | Problem]:
     for number, line in enumerate(stream, 1):
         if not line.isspace():
-            yield _jsonl_document(line, field=field, where=f"{file}:{number}")
+            yield _jsonl_document(line.rstrip(b"\r\n"), field=field, where=f"{file}:{number}")
 
 
 def _jsonl_document(line: bytes, *, field: str, where: str) -> str | Problem:
@@ -258,9 +261,11 @@ def _cut(text: str, longest: int) -> tuple[list[str], str]:
     start = 0
     while len(text) - start > longest:
         end = start + longest
-        at = max(text.rfind("\n", start, end), -1)
-        at = at if at >= 0 else text.rfind(" ", start, end)
-        end = at + 1 if at >= 0 else end
+        for sign in "\n ":
+            at = text.rfind(sign, start, end)
+            if at >= 0:
+                end = at + 1
+                break
         parts.append(text[start:end])
         start = end
     return parts, text[start:]

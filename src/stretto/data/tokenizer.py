@@ -1,7 +1,7 @@
 """A tokenizer: trained here as byte-level BPE, or given as a ``tokenizer.json``.
 
-Byte-level BPE (Sennrich et al., 2016; Radford et al., 2019) splits every text into known tokens, and
-joins them to the very same text. The work is done by the library `tokenizers`.
+Byte-level BPE (Sennrich et al., 2016; Radford et al., 2019) splits every text into known tokens,
+and joins them to the very same text. The work is done by the library `tokenizers`.
 """
 
 from __future__ import annotations
@@ -121,10 +121,11 @@ def learn(texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
         special_tokens=[END_OF_TEXT],
         # Sorted: the library gives a set, whose order differs from process to process.
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        min_frequency=2,  # a token that is seen once teaches nothing
         show_progress=False,
     )
     library.train_from_iterator(iter(texts), trainer)
-    return _tokenizer(library, end_of_text=library.token_to_id(END_OF_TEXT))
+    return _tokenizer(library, end_of_text=_end_of_text(library, END_OF_TEXT, where="trained"))
 
 
 def load(path: Path, *, end_of_text: str | int | None = None) -> Tokenizer:
@@ -151,8 +152,10 @@ def load(path: Path, *, end_of_text: str | int | None = None) -> Tokenizer:
     except Exception as error:  # the library raises nothing narrower
         remedy = "name the tokenizer.json of a Hugging Face model, or let one be trained"
         raise DataError(Problem(str(path), f"no tokenizer: {error}", remedy)) from error
+    library.no_truncation()
+    library.no_padding()
     wanted = _configured(path) if end_of_text is None else end_of_text
-    return _tokenizer(library, end_of_text=_end_of_text(library, wanted=wanted, path=path))
+    return _tokenizer(library, end_of_text=_end_of_text(library, wanted, where=str(path)))
 
 
 def _tokenizer(library: tokenizers.Tokenizer, *, end_of_text: int) -> Tokenizer:
@@ -184,7 +187,7 @@ def _json(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _end_of_text(library: tokenizers.Tokenizer, *, wanted: str | int | None, path: Path) -> int:
+def _end_of_text(library: tokenizers.Tokenizer, wanted: str | int | None, *, where: str) -> int:
     special = [t.content for t in library.get_added_tokens_decoder().values() if t.special]
     if isinstance(wanted, str):
         found = library.token_to_id(wanted)
@@ -193,7 +196,7 @@ def _end_of_text(library: tokenizers.Tokenizer, *, wanted: str | int | None, pat
     else:
         found = next((library.token_to_id(name) for name in _KNOWN if name in special), None)
     if found is not None:
-        return int(found)
+        return found
     what = "no end of text is named or known" if wanted is None else f"there is no token {wanted!r}"
     rule = f"{what}; its special tokens: {', '.join(special[:8]) or 'none'}"
-    raise DataError(Problem(str(path), rule, "name the token that ends a document"))
+    raise DataError(Problem(where, rule, "name the token that ends a document"))

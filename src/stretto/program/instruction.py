@@ -46,6 +46,10 @@ class Role(StrEnum):
     """What a vote decided."""
 
 
+STAYS = (Role.PARAMETER, Role.STATE, Role.GIVEN)
+"""Roles of buffers that outlive the step."""
+
+
 @dataclass(frozen=True, slots=True)
 class Spec:
     """What a buffer is.
@@ -91,9 +95,10 @@ class Compute:
     """Run segments of one block on one micro-batch.
 
     Forward and recompute read `values` and `parameters` and write `writes`; with a `graph` they
-    keep what the backward needs. Backward reads the graph and, in `values`, the cotangents of what
-    the forward wrote (none for the loss, whose cotangent is the program's `loss_scale`), and
-    writes the cotangents of what it read (`writes`) and the parameters' gradients (`gradients`).
+    keep what the backward needs, but for the parameters, which may be freed and gathered again.
+    Backward reads the graph, the `parameters` and, in `values`, the cotangents of what the forward
+    wrote (none for the loss, whose cotangent is the program's `loss_scale`), and writes the
+    cotangents of what it read (`writes`) and the parameters' gradients (`gradients`).
 
     Attributes:
         phase: Forward, recompute or backward.
@@ -101,7 +106,7 @@ class Compute:
         segments: First and one past the last segment.
         micro_batch: Which micro-batch.
         values: Values read.
-        parameters: Parameters read (forward and recompute).
+        parameters: Parameters read.
         writes: Values written.
         gradients: Gradients written (backward), by parameter.
         adds: Written buffers to which something is added.

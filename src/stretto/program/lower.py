@@ -19,6 +19,7 @@ from stretto.model import Block, BlockKind, Model, Parameter
 from stretto.plan import DTYPE_BYTES, Plan
 from stretto.program.group import Group, groups
 from stretto.program.instruction import (
+    STAYS,
     Buffer,
     Compute,
     Free,
@@ -45,8 +46,6 @@ from stretto.schedule import SCHEDULES, Action, Pass, Schedule, balanced
 
 RESIDUAL = ("batch", "seq", "embed")
 """The logical dimensions of what passes between blocks."""
-STAYS = (Role.PARAMETER, Role.STATE, Role.GIVEN)
-"""Roles of buffers that outlive the step."""
 
 
 def lower(model: Model, plan: Plan) -> Program:
@@ -345,6 +344,7 @@ class _Stage:
             moves.append((source, name))
             values.append((value.name, name))
         self._move(moves)
+        held |= dict(values)  # a later group may read it as it lies now
         return tuple(values)
 
     def _move(self, pairs: Sequence[tuple[Buffer, Buffer]], adds: Sums = ()) -> None:
@@ -373,8 +373,8 @@ class _Stage:
             writes, adds, moves = self._cotangents_out(group, b, m, addend)
             gradients, sums, reductions = self._gradients(group, b, m)
             self.out.append(
-                Compute(Phase.BACKWARD, b, group.span, m, values, (), writes, gradients,
-                        (*adds, *sums), f"graph{b}.{group.span[0]}.m{m}")
+                Compute(Phase.BACKWARD, b, group.span, m, values, self._used(group), writes,
+                        gradients, (*adds, *sums), f"graph{b}.{group.span[0]}.m{m}")
             )  # fmt: skip
             incoming = dict(writes)
             if moves:
