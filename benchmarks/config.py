@@ -58,7 +58,8 @@ class Config:
 class Step(Protocol):
     """One optimizer step on the next batch.
 
-    What it leaves running must be on the default process group, whose barrier waits for it.
+    What it leaves running must be on the default process group, for the barrier that stops the
+    clock waits for that group's work only; of any other group it waits by itself.
     """
 
     def __call__(self) -> torch.Tensor | None:

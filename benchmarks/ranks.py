@@ -219,7 +219,8 @@ def _busy_s() -> float:
 
 
 def _others(answers: list[dict[str, Any]]) -> float:
-    busy_s = statistics.median(a["busy_s"] for a in answers) - sum(a["own_s"] for a in answers)
+    own_s: float = sum(a["own_s"] for a in answers)
+    busy_s: float = statistics.median(a["busy_s"] for a in answers) - own_s
     elapsed_s: float = max(a["elapsed_s"] for a in answers)
     return max(0.0, busy_s) / (elapsed_s * (os.cpu_count() or 1))
 

@@ -77,7 +77,7 @@ def test_a_micro_batch_is_what_writing_it_out_by_hand_gives(
     path = tmp_path_factory.mktemp("feed") / "set"
     tokens = token_set(path, lengths, shard_tokens=data.draw(st.integers(1, 50)))
     seq = data.draw(st.integers(1, sum(lengths) - 1))
-    feed = Feed(tokens, seq, 7, mask_documents=mask)
+    feed = Feed(tokens, seq=seq, seed=7, mask_documents=mask)
     assert feed.samples == (sum(lengths) - 1) // seq
     step, size, replicas, micro_batches = (data.draw(st.integers(1, 4)) for _ in range(4))
     replica = data.draw(st.integers(0, replicas - 1))
@@ -143,7 +143,7 @@ def order(feed: Feed, step: int, *, size: int, replicas: int, micro_batches: int
 
 
 def test_what_a_step_reads_does_not_depend_on_how_it_is_dealt_out(tokens: TokenSet) -> None:
-    feed = Feed(tokens, 8, 3)
+    feed = Feed(tokens, seq=8, seed=3)
     for step in (0, 1, 40):
         expected = order(feed, step, size=24, replicas=1, micro_batches=1)
         for size in (1, 2, 3, 4, 6, 8, 12, 24):
@@ -154,7 +154,7 @@ def test_what_a_step_reads_does_not_depend_on_how_it_is_dealt_out(tokens: TokenS
 
 
 def test_every_epoch_reads_every_window_once_each_time_in_another_order(tokens: TokenSet) -> None:
-    feed = Feed(tokens, 8, 3)
+    feed = Feed(tokens, seq=8, seed=3)
     assert feed.samples == 87
     steps = [order(feed, step, size=5, replicas=2, micro_batches=3) for step in range(3 * 29 // 10)]
     rows = [token for step in steps for token in step][: 2 * 87]
@@ -165,7 +165,8 @@ def test_every_epoch_reads_every_window_once_each_time_in_another_order(tokens: 
 
 def test_another_seed_gives_another_order(tokens: TokenSet) -> None:
     one, same, other = (
-        order(Feed(tokens, 8, seed), 0, size=80, replicas=1, micro_batches=1) for seed in (1, 1, 2)
+        order(Feed(tokens, seq=8, seed=seed), 0, size=80, replicas=1, micro_batches=1)
+        for seed in (1, 1, 2)
     )
     assert one == same
     assert one != other
@@ -173,8 +174,8 @@ def test_another_seed_gives_another_order(tokens: TokenSet) -> None:
 
 def test_fewer_tokens_than_a_window_are_refused_with_the_numbers(tmp_path: Path) -> None:
     tokens = token_set(tmp_path / "set", [5, 3])
-    assert Feed(tokens, 7, 0).samples == 1
+    assert Feed(tokens, seq=7, seed=0).samples == 1
     with pytest.raises(
         DataError, match=r"8 tokens do not fill one window of seq \+ 1 = 9; .* at most 7"
     ):
-        Feed(tokens, 8, 0)
+        Feed(tokens, seq=8, seed=0)

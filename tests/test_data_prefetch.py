@@ -67,12 +67,15 @@ def test_an_error_comes_where_its_step_would_and_nothing_after_it() -> None:
 
 
 def test_a_reader_that_leaves_early_leaves_no_thread() -> None:
-    with (
-        pytest.raises(KeyboardInterrupt),
-        Prefetch(lambda step: step, start=0, stop=9, ahead=1) as steps,
-    ):
-        next(steps)
-        raise KeyboardInterrupt
+    steps = Prefetch(lambda step: step, start=0, stop=9, ahead=1)
+
+    def leave() -> None:
+        with steps:
+            next(steps)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        leave()
     assert not running()
     steps.close()
     assert list(steps) == []

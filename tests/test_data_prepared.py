@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -44,10 +45,7 @@ def texts(tokens: TokenSet, tokenizer_path: Path) -> list[str]:
     """The documents of a set, in order."""
     tokenizer = load(tokenizer_path)
     bounds = [*tokens.documents.tolist(), tokens.size]
-    found = [
-        tokens[np.arange(start, stop)].tolist()
-        for start, stop in zip(bounds, bounds[1:], strict=False)
-    ]
+    found = [tokens[np.arange(start, stop)].tolist() for start, stop in pairwise(bounds)]
     assert all(ids[-1] == tokens.end_of_text == tokenizer.end_of_text for ids in found)
     assert all(ids.count(tokens.end_of_text) == 1 for ids in found)
     return [tokenizer.decode(ids) for ids in found]

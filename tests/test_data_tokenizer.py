@@ -66,7 +66,7 @@ def test_a_small_text_gives_a_smaller_vocabulary_that_still_works() -> None:
 
 
 def test_a_vocabulary_that_cannot_hold_every_byte_is_refused() -> None:
-    with pytest.raises(DataError, match="vocab_size: 256 tokens cannot hold .* at least 257"):
+    with pytest.raises(DataError, match=r"vocab_size: 256 tokens cannot hold .* at least 257"):
         learn([FEW], vocab_size=256)
 
 

@@ -117,12 +117,13 @@ def test_a_set_that_is_not_finished_does_not_appear(tmp_path: Path) -> None:
 
 
 def test_a_writer_that_is_interrupted_leaves_no_index(tmp_path: Path) -> None:
-    with (
-        pytest.raises(KeyboardInterrupt),
-        TokenWriter(tmp_path / "set", vocab_size=8, end_of_text=END) as writer,
-    ):
-        writer.add(np.array([1, END]))
-        raise KeyboardInterrupt
+    def interrupted() -> None:
+        with TokenWriter(tmp_path / "set", vocab_size=8, end_of_text=END) as writer:
+            writer.add(np.array([1, END]))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert refusal(tmp_path / "set") == [
         ("index.json", "cannot be read: No such file or directory")
     ]

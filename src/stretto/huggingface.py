@@ -1,7 +1,7 @@
 """Models in the format of Hugging Face: ``config.json`` in and out, and where weights lie.
 
 The families are ``gpt2``, ``llama``, ``mistral``, ``qwen2`` and ``qwen3`` (``model_type``). What a
-config leaves out has the value that `transformers` gives it, but for the sizes, which it must state.
+config leaves out has the value that `transformers` gives it, but for sizes, which it must state.
 Dropout is not read: Stretto has none.
 """
 
@@ -13,12 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 from stretto.errors import ModelError, Problem
 from stretto.model import Dims, Model, Parameter, Rope
 
 Family = Literal["gpt2", "llama", "mistral", "qwen2", "qwen3"]
+Scaling = Literal["none", "linear", "dynamic", "yarn", "llama3", "longrope"]
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
 
 _CLASSES: Mapping[Family, str] = {
@@ -28,7 +30,7 @@ _CLASSES: Mapping[Family, str] = {
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
 }
-_ACTIVATIONS: Mapping[str, Literal["silu", "gelu", "gelu_tanh", "relu"]] = {
+_ACTIVATIONS: Mapping[str, Activation] = {
     "silu": "silu",
     "swish": "silu",
     "gelu": "gelu",
@@ -37,7 +39,7 @@ _ACTIVATIONS: Mapping[str, Literal["silu", "gelu", "gelu_tanh", "relu"]] = {
     "gelu_fast": "gelu_tanh",
     "relu": "relu",
 }
-_SCALINGS: Mapping[str, Literal["none", "linear", "dynamic", "yarn", "llama3", "longrope"]] = {
+_SCALINGS: Mapping[str, Scaling] = {
     "default": "none",
     "linear": "linear",
     "dynamic": "dynamic",
@@ -83,7 +85,7 @@ def _load(path: Path) -> Mapping[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class _Config:
-    """A config and what is wrong with it; a wrong value reads as one with which reading goes on.
+    """A config and what is wrong with it; a wrong integer reads as 0, and reading goes on.
 
     Attributes:
         values: What the config says.
@@ -110,7 +112,7 @@ class _Config:
             self.reject(key, f"must be a positive integer, is {value!r:.40}", "write one")
         else:
             return value
-        return default or 1
+        return 0
 
     def number(self, key: str, default: float | None = None, *, least: float = 0.0) -> float:
         """Read a finite number of at least `least`; one without a default must be there."""
@@ -152,8 +154,8 @@ class _Config:
             self.reject(key, rule, f"only {json.dumps(expected)} is: choose another model")
 
     def divides(self, part: str, whole: str, sizes: tuple[int, int]) -> None:
-        """Reject sizes of which one does not divide the other."""
-        if sizes[1] % sizes[0]:
+        """Reject sizes of which one does not divide the other; 0 is rejected already."""
+        if all(sizes) and sizes[1] % sizes[0]:
             rule = f"must divide {whole}, but {sizes[1]} % {sizes[0]} = {sizes[1] % sizes[0]}"
             self.reject(part, rule, f"make {whole} a multiple of {part}")
 
@@ -192,7 +194,7 @@ def _gpt2(config: _Config) -> dict[str, Any]:
         "embed": embed,
         "heads": heads,
         "kv_heads": heads,
-        "head_dim": embed // heads or 1,
+        "head_dim": embed // (heads or 1),
         "ff": config.integer("n_inner", 4 * embed),
         "vocab": config.integer("vocab_size"),
         "positions": config.integer("n_positions"),
@@ -217,9 +219,9 @@ def _llama(config: _Config, family: Family) -> dict[str, Any]:
     told = "num_key_value_heads" in config.values
     kv_heads = config.integer("num_key_value_heads", heads if told else shared.get(family, heads))
     config.divides("num_key_value_heads", "num_attention_heads", (kv_heads, heads))
-    implied = 128 if family == "qwen3" else embed // heads or 1
+    implied = 128 if family == "qwen3" else embed // (heads or 1)
     head_dim = config.integer("head_dim", implied)
-    if config.values.get("head_dim") is None and family != "qwen3":
+    if family == "llama" or (config.values.get("head_dim") is None and family != "qwen3"):
         config.divides("num_attention_heads", "hidden_size", (heads, embed))
     if head_dim % 2:
         rule = f"must be even for rotary positions, is {head_dim}"
@@ -278,6 +280,8 @@ def _window(config: _Config, family: Family, layers: int) -> tuple[int, tuple[in
 
 def _full_layers(config: _Config, kinds: object, layers: int, window: int) -> tuple[int, ...]:
     known = ("full_attention", "sliding_attention")
+    if not layers:
+        return ()
     if not isinstance(kinds, Sequence) or isinstance(kinds, str) or len(kinds) != layers:
         rule = f"must list the kind of each of {layers} layers, is {kinds!r:.60}"
         config.reject("layer_types", rule, f"write {layers} of {', '.join(known)}")
@@ -292,42 +296,52 @@ def _full_layers(config: _Config, kinds: object, layers: int, window: int) -> tu
     return tuple(i for i, kind in enumerate(kinds) if kind == "full_attention")
 
 
-def _rope(config: _Config, *, positions: int, head_dim: int) -> Rope:
-    """Read rotary positions, from ``rope_scaling`` and ``rope_theta`` or from ``rope_parameters``."""
+def _rope_keys_of(config: _Config) -> _Config:
+    """Give what a config says of rotary positions: ``rope_scaling`` or ``rope_parameters``."""
     key = "rope_scaling" if config.values.get("rope_scaling") else "rope_parameters"
     told = config.values.get(key)
     if told is not None and not isinstance(told, Mapping):
         config.reject(key, f"must be an object, is {told!r:.40}", "write one, or leave it out")
         told = None
     values = dict(told or {})
-    values.setdefault("rope_type", values.get("type"))
-    for outer in ("rope_theta", "partial_rotary_factor"):
-        values.setdefault(outer, config.values.get(outer))
-    if config.values.get("original_max_position_embeddings") is not None:
-        kept = config.values["original_max_position_embeddings"]
-        values["original_max_position_embeddings"] = kept
-    rope = _Config(values, f"{config.where}: {key}", config.problems)
     nested = [k for k, v in values.items() if isinstance(v, Mapping)]
     if nested:
         rule = f"differs by kind of layer ({', '.join(nested)}), which is not supported"
         config.reject(key, rule, "choose a model with one set of rotary positions")
+    values.setdefault("rope_type", values.get("type"))
+    for outer in ("rope_theta", "partial_rotary_factor"):
+        values.setdefault(outer, config.values.get(outer))
+    original = "original_max_position_embeddings"
+    if config.values.get(original) is not None:
+        values[original] = config.values[original]
+    return _Config(values, f"{config.where}: {key}", config.problems)
+
+
+def _rope(config: _Config, *, positions: int, head_dim: int) -> Rope:
+    """Read rotary positions and their scaling."""
+    rope = _rope_keys_of(config)
     rope.only("partial_rotary_factor", 1.0, default=1.0)
-    scaling = rope.choice("rope_type", _SCALINGS, "default")
+    scaling: Scaling = rope.choice("rope_type", _SCALINGS, "default")
     theta = rope.number("rope_theta", 10_000.0, least=1.0)
-    read = {
-        "none": lambda: Rope(theta=theta),
-        "linear": lambda: Rope(theta, "linear", rope.number("factor", least=1.0)),
-        "dynamic": lambda: Rope(theta, "dynamic", rope.number("factor", least=1.0), positions),
-        "llama3": lambda: _llama3(rope, theta, positions=positions),
-        "yarn": lambda: _yarn(rope, theta, positions=positions),
-        "longrope": lambda: _longrope(rope, theta, positions=positions, head_dim=head_dim),
-    }
-    return cast("Rope", read[scaling]())
+    match scaling:
+        case "none":
+            return Rope(theta)
+        case "linear":
+            return Rope(theta, "linear", rope.number("factor", least=1.0))
+        case "dynamic":
+            return Rope(theta, "dynamic", rope.number("factor", least=1.0), positions)
+        case "llama3":
+            return _llama3(rope, theta, positions=positions)
+        case "yarn":
+            return _yarn(rope, theta, positions=positions)
+        case "longrope":
+            return _longrope(rope, theta, positions=positions, head_dim=head_dim)
 
 
 def _llama3(config: _Config, theta: float, *, positions: int) -> Rope:
+    before = len(config.problems)
     low, high = config.number("low_freq_factor"), config.number("high_freq_factor")
-    if high <= low:
+    if high <= low and len(config.problems) == before:
         rule = f"must be above low_freq_factor, but {high:g} <= {low:g}"
         config.reject("high_freq_factor", rule, "raise it")
     return Rope(
@@ -346,7 +360,7 @@ def _yarn(config: _Config, theta: float, *, positions: int) -> Rope:
     return Rope(
         theta,
         "yarn",
-        config.number("factor", positions / original, least=0.0),
+        config.number("factor", positions / (original or 1)),
         original,
         beta_fast=config.number("beta_fast", 32.0) or 32.0,
         beta_slow=config.number("beta_slow", 1.0) or 1.0,
@@ -365,7 +379,8 @@ def _longrope(config: _Config, theta: float, *, positions: int, head_dim: int) -
         value = config.values.get(key)
         listed = isinstance(value, Sequence) and not isinstance(value, str)
         numbers = tuple(value) if listed and value is not None else ()
-        if len(numbers) != head_dim // 2 or not all(_is_number(n) and n > 0 for n in numbers):
+        positive = all(_is_number(n) and n > 0 for n in numbers)
+        if head_dim and (len(numbers) != head_dim // 2 or not positive):
             rule = f"must list head_dim / 2 = {head_dim // 2} positive numbers, is {value!r:.60}"
             config.reject(key, rule, "write one for each frequency")
             numbers = (1.0,) * (head_dim // 2)
@@ -373,7 +388,7 @@ def _longrope(config: _Config, theta: float, *, positions: int, head_dim: int) -
     return Rope(
         theta,
         "longrope",
-        config.number("factor", positions / original),
+        config.number("factor", positions / (original or 1)),
         original,
         attention_factor=config.number("attention_factor", 1.0) if fixed else None,
         long_factor=factors[0],

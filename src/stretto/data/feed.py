@@ -6,7 +6,7 @@ Legend: B sequences, T positions, S = T + 1 tokens of a window.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,7 @@ class Feed:
     """
 
     tokens: TokenSet
+    _: KW_ONLY
     seq: int
     seed: int
     mask_documents: bool = True

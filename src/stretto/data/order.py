@@ -15,7 +15,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-_ROUNDS = 4  # of both digits; Black & Rogaway prove three rounds of one digit, and use more
+_ROUNDS = 4  # of both digits; with ideal hashes two would do (Luby & Rackoff, 1988)
 _ONE = np.uint64(1)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴ divided by the golden ratio
 

@@ -88,7 +88,7 @@ class TokenSet:
         return found
 
     @classmethod
-    def open(cls, path: Path, *, verify: bool) -> Self:
+    def open(cls, path: Path, *, verify: bool = True) -> Self:
         """Give the set in a directory.
 
         Args:

@@ -162,7 +162,7 @@ class _Stage:
         self._flush(everything=True)
         self._tie()
         self._update()
-        return StageProgram(self.stage, self.span, _freed(self.out, self.buffers), self.buffers)
+        return StageProgram(self.stage, self.span, freed(self.out, self.buffers), self.buffers)
 
     def _uses(self, action: Action) -> list[_Use]:
         blocks = range(*self.span)
@@ -563,7 +563,7 @@ def _buckets(
     return buckets
 
 
-def _freed(
+def freed(
     instructions: Sequence[Instruction], buffers: dict[Buffer, Spec]
 ) -> tuple[Instruction, ...]:
     """Free every buffer that does not stay after the last instruction that names it."""
