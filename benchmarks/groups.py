@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 
-from benchmarks import ddp, fsdp, pipelining, plain, tensor_parallel
+from benchmarks import ddp, fsdp, ours, pipelining, plain, tensor_parallel
 from benchmarks.config import Build, Config
+from stretto.plan import Pipeline, Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,10 @@ def _single(threads: int) -> tuple[Contender, ...]:
     float32 = replace(_BASE, threads=threads)
     bf16 = replace(float32, precision="bf16")
     end = f"{threads} thread" + "s" * (threads > 1)
+    alone = partial(ours.build, plan=Plan.of)
     return (
+        Contender(f"stretto, float32, {end}", alone, float32),
+        Contender(f"stretto, bf16, {end}", alone, bf16),
         Contender(f"plain loop, float32, {end}", plain.build, float32,
                   f"stretto, float32, {end}", 0.97),
         Contender(f"plain loop, bf16 autocast, {end}", plain.build, bf16,
@@ -72,6 +76,8 @@ def _data() -> tuple[Contender, ...]:
     static = partial(ddp.build, bucket_view=True, static_graph=True)
     fsdp_keep, fsdp_free = partial(fsdp.build, reshard=False), partial(fsdp.build, reshard=True)
     return (
+        Contender("stretto, replicated", partial(ours.build, plan=Plan.of, dp=2), _BASE),
+        Contender("stretto, sharded", partial(ours.build, plan=Plan.of, dp=2, zero=3), _BASE),
         Contender("DDP", ddp.build, _BASE, "stretto, replicated", 1.0),
         Contender("DDP, bucket view", view, _BASE, "stretto, replicated", 1.0),
         Contender("DDP, bucket view, static graph", static, _BASE, "stretto, replicated", 1.0),
@@ -86,9 +92,14 @@ def _tensor() -> tuple[Contender, ...]:
         ("DTensor, loss parallel", "loss", "stretto, tensor"),
         ("DTensor, sequence and loss parallel", "sequence", "stretto, tensor and sequence"),
     )
-    return tuple(
-        Contender(name, partial(tensor_parallel.build, form=form), _BASE, against, 1.35)
-        for name, form, against in forms
+    split = partial(ours.build, plan=Plan.of, tp=2)
+    return (
+        Contender("stretto, tensor", partial(split, sequence=False), _BASE),
+        Contender("stretto, tensor and sequence", split, _BASE),
+        *(
+            Contender(name, partial(tensor_parallel.build, form=form), _BASE, against, 1.35)
+            for name, form, against in forms
+        ),
     )
 
 
@@ -96,7 +107,16 @@ def _pipeline() -> tuple[Contender, ...]:
     # The head costs as much as two layers, so the balanced cut gives the last stage fewer.
     cuts = (("even cut 4 + 4", 4, 1.12), ("balanced cut 5 + 3", 5, 1.0))
     orders: tuple[pipelining.Order, ...] = ("GPipe", "1F1B")
-    return tuple(
+    mine = tuple(
+        Contender(
+            f"stretto, {order}",
+            partial(ours.build, plan=Plan.of, pp=2, micro_batches=_BASE.micro_batches,
+                    pipeline=Pipeline(schedule)),
+            _BASE,
+        )
+        for order, schedule in (("GPipe", "gpipe"), ("1F1B", "1f1b"))
+    )  # fmt: skip
+    return mine + tuple(
         Contender(
             f"pipelining, {order}, {name}",
             partial(pipelining.build, order=order, cuts=(cut,)),
@@ -110,7 +130,8 @@ def _pipeline() -> tuple[Contender, ...]:
 
 
 def _network() -> tuple[Contender, ...]:
-    return tuple(
+    sharded = partial(ours.build, plan=Plan.of, dp=4, zero=3)
+    return (Contender("stretto, sharded", sharded, _BASE),) + tuple(
         Contender(name, partial(fsdp.build, reshard=reshard), _BASE, "stretto, sharded", 1.3)
         for name, reshard in (("FSDP2, reshard after forward", True), ("FSDP2, no reshard", False))
     )

@@ -20,7 +20,7 @@ from tokenizers import models, pre_tokenizers
 
 from stretto.data.corpus import documents, shipped
 from stretto.data.prepared import Prepared, prepare
-from stretto.data.tokenizer import load
+from stretto.data.tokenizer import learn, load
 from stretto.data.tokens import TokenSet, unigram_loss
 from stretto.errors import DataError, InputError, MachineError
 
@@ -73,6 +73,12 @@ def test_the_two_sets_hold_every_document_once_and_in_order(book: Path, prepared
     assert train == [chapter for chapter in chapters if chapter in set(train)]
     assert valid == [chapter for chapter in chapters if chapter in set(valid)]
     assert not set(train) & set(valid)
+
+
+def test_the_tokenizer_is_trained_on_what_is_not_held_out(prepared: Prepared) -> None:
+    train = texts(prepared.train, prepared.tokenizer_path)
+    expected = learn(train, vocab_size=512).library.to_str()
+    assert load(prepared.tokenizer_path).library.to_str() == expected
 
 
 def test_what_is_prepared_is_sound_and_says_what_it_is(prepared: Prepared) -> None:

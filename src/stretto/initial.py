@@ -1,9 +1,11 @@
-"""Initial values of parameters: each a pure function of seed, name and place, so that any box of a
-parameter is made where it lies, and is the same under every plan.
+"""Initial values of parameters: each a pure function of seed, name and place.
 
-Normal values come from a counter: SplitMix64 (Steele et al., 2014) of the flat index, keyed by seed
-and name (counter-based as in Salmon et al., 2011), gives two uniform numbers, and they one normal
-number (Box and Muller, 1958).
+So any box of a parameter is made where it lies, and is the same under every plan.
+
+Normal values come from a counter (as in Salmon et al., 2011): SplitMix64 (Steele et al., 2014) of
+the flat index, keyed by seed and name, gives two uniform numbers, and they one normal number (Box
+and Muller, 1958). Logarithm and cosine are the platform's: unlike machines may differ in the last
+bit of a float64.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ logical names too. That is all a plan needs: a value that a segment contracts ov
 comes out in parts, and a gradient is in parts over every split dimension that its tensor lacks.
 
 Logical dimensions: ``batch``; ``seq``, positions as they rest between segments; ``time``, positions
-as attention and feed-forward see them; ``embed``; ``kv_heads`` and ``group`` (query heads of one key
-head); ``head_dim``; ``ff``; ``vocab``; ``position`` (of learned positions); ``pair`` (gate and up, key
-and value).
+as attention and feed-forward see them; ``embed``; ``kv_heads`` and ``group`` (query heads of one
+key head); ``head_dim``; ``ff``; ``vocab``; ``position`` (of learned positions); ``pair`` (gate and
+up, key and value).
 """
 
 from __future__ import annotations

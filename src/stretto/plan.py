@@ -1,4 +1,4 @@
-"""The plan: everything that decides what each device does in a step. A frozen value, TOML in and out."""
+"""The plan: all that decides what each device does in a step. A frozen value, TOML in and out."""
 
 from __future__ import annotations
 
@@ -143,8 +143,8 @@ class Plan:
             tp: Tensor-parallel ranks.
             zero: What data-parallel ranks shard: 0 nothing, 1 optimizer state, 2 gradients too, 3
                 parameters too (Rajbhandari et al., 2020).
-            shard: With `zero`, the ranks over which a tensor is cut, a divisor of `dp`; outside them
-                shards are replicated (hybrid sharding). 0 for all of `dp`.
+            shard: With `zero`, the ranks that cut a tensor among them, a divisor of `dp`; outside
+                them shards are replicated (hybrid sharding). 0 for all of `dp`.
             sequence: Whether activations between blocks are split over `tp` too (Korthikanti et
                 al., 2022).
             parts: Other fields of the plan.
@@ -203,9 +203,10 @@ class Plan:
 
     def to_toml(self) -> str:
         """Give the plan as the TOML that `from_toml` reads."""
+        views = {"views": _lists(self.mesh.views)} if self.mesh.views else {}
         return tomli_w.dumps(
             {
-                "mesh": dict(self.mesh.axes) | ({"views": _lists(self.mesh.views)} if self.mesh.views else {}),
+                "mesh": dict(self.mesh.axes) | views,
                 "rules": {
                     f.name: _lists(table)
                     for f in fields(Rules)
@@ -281,7 +282,7 @@ def read(tree: Mapping[str, Any]) -> Plan:
 
 
 def unknown(tree: Mapping[str, Any], known: set[str], prefix: str) -> list[Problem]:
-    """Give a problem for each key of `tree` that is not in `known`, with the nearest one that is."""
+    """Give a problem for each key of `tree` that is not in `known`, and the nearest one that is."""
     found = []
     for key in tree:
         if key not in known:
@@ -471,8 +472,8 @@ def _idle_problems(plan: Plan, compute: Mapping[str, set[str]]) -> Iterator[Prob
         if extent > 1 and axis not in busy:
             yield Problem(
                 f"mesh.{axis}",
-                f"no compute rule for batch, heads, ff or vocab uses it, so {extent} ranks would do "
-                "the same work",
+                f"no compute rule for batch, heads, ff or vocab uses it, so {extent} ranks would "
+                "do the same work",
                 f'add one, such as rules.compute.batch = ["{axis}"], or set {axis} = 1',
             )
 

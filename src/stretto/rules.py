@@ -23,7 +23,7 @@ Table = tuple[tuple[str, tuple[str, ...]], ...]
 """(logical dimension, axes that split it, outermost first), in order of precedence."""
 
 COMPUTE_DIMS = ("batch", "seq", "heads", "ff", "vocab")
-"""What a compute rule may split. ``heads`` is ``kv_heads`` and, where the axis is wider, ``group``."""
+"""What a compute rule may split. ``heads`` is ``kv_heads`` and, where that is short, ``group``."""
 STORAGE_DIMS = ("embed", "ff", "kv_heads", "group", "head_dim", "vocab", "position", "pair")
 """What a storage rule may split."""
 
@@ -96,7 +96,7 @@ class Placement:
 
     @cached_property
     def _head_extents(self) -> tuple[int, int]:
-        """Ranks that split key heads, and ranks that share each of them: the fewest padded heads."""
+        """Ranks that split key heads, and ranks that share each: the fewest padded heads."""
         axes = self.whole_mesh.expand(dict(self.rules.compute).get("heads", ()))
         extents = [self.whole_mesh.extent(a) for a in axes]
         total = math.prod(extents)

@@ -35,7 +35,7 @@ from stretto.checkpoint.manifest import (
     check,
     merge,
 )
-from stretto.checkpoint.storage import Chunk, LocalStorage, Storage
+from stretto.checkpoint.storage import LOCAL, Chunk, Storage
 from stretto.errors import CheckpointError, MachineError, Problem, StrettoError
 from stretto.model import Model
 from stretto.units import show_bytes
@@ -78,7 +78,7 @@ def saving(
     rank: int,
     world: int,
     keep: int = 2,
-    storage: Storage = LocalStorage(),  # noqa: B008 — it has no state
+    storage: Storage = LOCAL,
 ) -> Generator[None, None, Path]:
     """Save a checkpoint, yielding wherever all ranks must have come before any goes on.
 
@@ -101,9 +101,12 @@ def saving(
         CheckpointError: What the ranks wrote does not make up the model.
     """
     assert keep >= 2, "the last checkpoint is removed only when two newer ones are whole"
-    name = _unused_name(part.step, storage.names(directory))
+    there: list[str] = []
+    failure = _attempt(lambda: there.extend(storage.names(directory)))
+    name = _unused_name(part.step, there)
     work = directory / f"{name}.tmp"
-    failure = _attempt(lambda: _prepare(directory, work, storage)) if rank == 0 else None
+    if rank == 0:
+        failure = failure or _attempt(lambda: _prepare(directory, work, storage))
     yield
     failure = failure or _attempt(lambda: _write(work, part, rank, storage))
     if failure is not None:
@@ -149,7 +152,6 @@ def _prepare(directory: Path, work: Path, storage: Storage) -> None:
         if _TEMPORARY.fullmatch(name):
             storage.remove(directory / name)
     storage.make(work)
-    storage.sync(directory.parent)
 
 
 def _write(work: Path, part: Part, rank: int, storage: Storage) -> None:
@@ -217,17 +219,15 @@ def _excuse(work: Path, failure: StrettoError, rank: int, storage: Storage) -> N
 def _commit(directory: Path, name: str, world: int, keep: int, storage: Storage) -> None:
     """Make one checkpoint of what all ranks wrote, by rename; then remove those beyond `keep`."""
     work = directory / f"{name}.tmp"
-    parts = _parts(work, world, storage)
-    older = {path: found for path, found in _opened(directory, storage) if _whole(found)}
-    serial = 1 + max((found.serial for found in older.values()), default=0)
-    manifest = merge(parts, serial=serial)
+    older = _whole(_opened(directory, storage))
+    serial = older[-1][1].serial + 1 if older else 1
+    manifest = merge(_parts(work, world, storage), serial=serial)
     problems = check(manifest)
     if problems:
         raise CheckpointError(problems)
     text = manifest.to_json().encode()
     storage.write(work / "manifest.json", [text])
-    seal = f"{hashlib.sha256(text).hexdigest()}  manifest.json\n"
-    storage.write(work / "manifest.sha256", [seal.encode()])
+    storage.write(work / "manifest.sha256", [_seal(text)])
     for rank in range(world):
         storage.remove(work / _part_name(rank))
     storage.sync(work)
@@ -236,5 +236,174 @@ def _commit(directory: Path, name: str, world: int, keep: int, storage: Storage)
     storage.write(directory / "latest.tmp", [f"{name}\n".encode()])
     storage.rename(directory / "latest.tmp", directory / "latest")
     storage.sync(directory)
-    with suppress(OSError):  # this checkpoint is safe; the next one tries again
-        _prune(directory, keep, storage)
+    with suppress(OSError):  # the checkpoint is safe; after the next one this is tried again
+        for path, _ in older[: 1 - keep]:
+            _remove(path, storage)
+
+
+def _parts(work: Path, world: int, storage: Storage) -> list[Manifest]:
+    """Give what the ranks say that they wrote, or raise what they say instead."""
+    names = storage.names(work)
+    parts, problems = [], []
+    for rank in range(world):
+        if _excuse_name(rank) in names:
+            said = json.loads(storage.read(work / _excuse_name(rank)))
+            problems += [Problem(f"rank {rank}: {field}", *rest) for field, *rest in said]
+        elif _part_name(rank) in names:
+            parts.append(Manifest.from_json(storage.read(work / _part_name(rank))))
+        else:
+            problems.append(Problem(f"rank {rank}", "did not write its part", "see its message"))
+    if problems:
+        raise MachineError(problems)
+    return parts
+
+
+def _seal(manifest: bytes) -> bytes:
+    return f"{hashlib.sha256(manifest).hexdigest()}  manifest.json\n".encode()
+
+
+def _remove(path: Path, storage: Storage) -> None:
+    """Remove a checkpoint; what a crash leaves of it has no checkpoint's name."""
+    doomed = path.with_name(f"{path.name}.tmp")
+    storage.rename(path, doomed)
+    storage.sync(path.parent)
+    storage.remove(doomed)
+
+
+def _is_latest(directory: Path, name: str, storage: Storage) -> bool:
+    try:
+        return storage.read(directory / "latest") == f"{name}\n".encode()
+    except OSError:
+        return False
+
+
+# ── finding ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The newest whole checkpoint.
+
+    Attributes:
+        path: Its directory.
+        damaged: What is wrong with those that are not whole.
+    """
+
+    path: Path
+    damaged: tuple[Problem, ...]
+
+
+def find(directory: Path, *, skip: Collection[Path] = (), storage: Storage = LOCAL) -> Found:
+    """Give the newest checkpoint whose manifest is intact and whose files have their sizes.
+
+    Args:
+        directory: Where checkpoints lie.
+        skip: Checkpoints that are known to be damaged, by `verify_files`.
+        storage: The file system.
+
+    Raises:
+        CheckpointError: There is none, and what is wrong with those that are there.
+    """
+    opened = _opened(directory, storage)
+    damaged = [p for e in opened.values() if isinstance(e, CheckpointError) for p in e.problems]
+    whole = [path for path, _ in _whole(opened) if path not in skip]
+    if not whole:
+        remedy = "name another directory, or begin a new run"
+        raise CheckpointError(
+            [Problem(str(directory), "has no whole checkpoint", remedy), *damaged]
+        )
+    return Found(whole[-1], tuple(damaged))
+
+
+def open_checkpoint(path: Path, *, model: Model | None, storage: Storage = LOCAL) -> Manifest:
+    """Read the manifest of a checkpoint and compare it with the model and the sizes of the files.
+
+    Args:
+        path: The directory of the checkpoint.
+        model: What it should be of; None for whatever model it is of.
+        storage: The file system.
+
+    Raises:
+        CheckpointError: The first mismatches with the model, every file that is missing or of
+            another size, or what is wrong with the manifest.
+    """
+    try:
+        text = storage.read(path / "manifest.json")
+        seal = storage.read(path / "manifest.sha256")
+        if seal != _seal(text):
+            raise CheckpointError(Problem("manifest.json", "is not what was written", _ANOTHER))
+        manifest = Manifest.from_json(text)
+        problems = [*check(manifest, model), *_size_problems(path, manifest, storage)]
+    except OSError as error:
+        problems = [_unreadable(error)]
+    except CheckpointError as error:
+        problems = list(error.problems)
+    if problems:
+        raise CheckpointError(
+            Problem(f"{path.name}: {p.field}", p.rule, p.remedy) for p in problems
+        )
+    return manifest
+
+
+def verify_files(
+    path: Path, manifest: Manifest, *, part: tuple[int, int] = (0, 1)
+) -> tuple[Problem, ...]:
+    """Read files whole, and give a problem for each whose SHA-256 is not that of the manifest.
+
+    Args:
+        path: The directory of the checkpoint.
+        manifest: Its manifest.
+        part: (r, n) to read every n-th file from the r-th on: the share of rank r of n.
+    """
+    start, step = part
+    problems = []
+    for name in sorted(manifest.files)[start::step]:
+        try:
+            with (path / name).open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            problems.append(_unreadable(error))
+            continue
+        wanted = manifest.files[name].sha256
+        if found != wanted:
+            rule = f"is damaged: its SHA-256 is {found[:12]}…, not {wanted[:12]}…"
+            problems.append(Problem(f"{path.name}: {name}", rule, _ANOTHER))
+    return tuple(problems)
+
+
+def _opened(directory: Path, storage: Storage) -> dict[Path, Manifest | CheckpointError]:
+    """Open everything in a directory that has a checkpoint's name."""
+    opened: dict[Path, Manifest | CheckpointError] = {}
+    for name in filter(_NAME.fullmatch, storage.names(directory)):
+        try:
+            opened[directory / name] = open_checkpoint(
+                directory / name, model=None, storage=storage
+            )
+        except CheckpointError as error:
+            opened[directory / name] = error
+    return opened
+
+
+def _whole(opened: Mapping[Path, Manifest | CheckpointError]) -> list[tuple[Path, Manifest]]:
+    """Give the whole ones, the newest last.
+
+    By step where a serial is there twice: when the second was saved, the first could not be read.
+    """
+    whole = [(path, found) for path, found in opened.items() if isinstance(found, Manifest)]
+    return sorted(whole, key=lambda item: (item[1].serial, item[1].step))
+
+
+def _size_problems(path: Path, manifest: Manifest, storage: Storage) -> Iterator[Problem]:
+    for name, file in manifest.files.items():
+        try:
+            found = storage.size(path / name)
+        except OSError as error:
+            yield _unreadable(error)
+            continue
+        if found != file.bytes:
+            yield Problem(name, f"is {found} bytes long, not {file.bytes}", _ANOTHER)
+
+
+def _unreadable(error: OSError) -> Problem:
+    name = Path(error.filename or "checkpoint").name
+    return Problem(name, f"cannot be read: {error.strerror or error}", _ANOTHER)

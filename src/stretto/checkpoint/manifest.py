@@ -7,20 +7,19 @@ missing key and every wrong type is listed.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import cache
 from itertools import chain
-from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 import numpy as np
 
-from stretto.errors import CheckpointError, ModelError, Problem
+from stretto.checkpoint.strict import dump, parse, read
+from stretto.errors import CheckpointError, Problem
 from stretto.layout import Box
 from stretto.model import Model
 from stretto.plan import DTYPE_BYTES
@@ -112,36 +111,28 @@ class Manifest:
 
     def to_json(self) -> str:
         """Give the manifest as the JSON that `from_json` reads."""
-        return json.dumps(self, default=_fields, allow_nan=False) + "\n"
+        return dump(self) + "\n"
 
     @staticmethod
-    def from_json(text: str) -> Manifest:
+    def from_json(text: str | bytes) -> Manifest:
         """Read a manifest.
 
         Raises:
             CheckpointError: All problems: no JSON, another version, unknown or missing keys, wrong
                 types, values that do not fit together.
         """
-        try:
-            tree = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
-        except (ValueError, RecursionError) as error:
-            raise CheckpointError(_damaged("manifest", f"is not JSON: {error}")) from None
+        tree = parse(text, where="manifest")
         version = tree.get("version") if isinstance(tree, dict) else None
         if type(version) is int and version != VERSION:
             rule = f"is {version}, but this Stretto reads {VERSION}"
             remedy = "use the Stretto that wrote it"
             raise CheckpointError(Problem("manifest.version", rule, remedy))
-        problems: list[Problem] = []
-        manifest = _reader(Manifest)(tree, "manifest", problems)
-        if problems:
-            raise CheckpointError(problems)
-        assert isinstance(manifest, Manifest)
-        return manifest
+        return read(Manifest, tree, where="manifest")
 
 
 def model_to_dict(model: Model) -> dict[str, Any]:
     """Give a model as the dictionary, fit for JSON, that `model_from_dict` reads."""
-    tree: dict[str, Any] = json.loads(json.dumps(asdict(model), allow_nan=False))
+    tree: dict[str, Any] = parse(dump(model), where="model")
     return tree
 
 
@@ -151,12 +142,7 @@ def model_from_dict(tree: Any) -> Model:
     Raises:
         CheckpointError: All problems: unknown or missing keys, wrong types, impossible values.
     """
-    problems: list[Problem] = []
-    model = _reader(Model)(tree, "model", problems)
-    if problems:
-        raise CheckpointError(problems)
-    assert isinstance(model, Model)
-    return model
+    return read(Model, tree, where="model")
 
 
 def tensor_shapes(model: Model) -> dict[str, tuple[int, ...]]:
@@ -234,6 +220,10 @@ def _model_problems(saved: Model, wanted: Model) -> Iterator[Problem]:
 
 
 def _tensor_problems(manifest: Manifest, model: Model) -> Iterator[Problem]:
+    if model.layers > len(manifest.tensors):  # as many blocks are not even listed
+        rule = f"{len(manifest.tensors)} tensors are too few for {model.layers} layers"
+        yield _differs("tensors", rule)
+        return
     wanted = tensor_shapes(model)
     for name, shape in wanted.items():
         tensor = manifest.tensors.get(name)
@@ -311,127 +301,3 @@ def _differs(field: str, rule: str) -> Problem:
 
 def _damaged(field: str, rule: str) -> Problem:
     return Problem(field, rule, "use another checkpoint")
-
-
-# ── reading ──────────────────────────────────────────────────────────────────────────────────────
-
-_Reader = Callable[[Any, str, list[Problem]], Any]
-"""Gives the value of a JSON tree that stands at a place, and adds what is wrong to a list."""
-
-
-def _reader(kind: Any) -> _Reader:
-    """Give the strict reader of values of a type; it is made once and used for many values."""
-    if is_dataclass(kind):
-        return _object_reader(kind)
-    origin, arguments = get_origin(kind), get_args(kind)
-    if kind is Any:
-        return lambda value, where, problems: value
-    if origin is Literal:
-        return _literal_reader(arguments)
-    if origin is UnionType:  # of something and None
-        inner = _reader(arguments[0])
-        return lambda value, where, problems: (
-            None if value is None else inner(value, where, problems)
-        )
-    if origin is tuple:
-        return _tuple_reader(arguments)
-    if origin is Mapping:
-        return _mapping_reader(arguments[1])
-    return _scalar_reader(kind)
-
-
-def _object_reader(kind: Any) -> _Reader:
-    hints = get_type_hints(kind)
-    readers = {field.name: _reader(hints[field.name]) for field in fields(kind)}
-
-    def read(value: Any, where: str, problems: list[Problem]) -> Any:
-        if type(value) is not dict:
-            problems.append(_damaged(where, f"is {_short(value)}, not an object"))
-            return None
-        before = len(problems)
-        if value.keys() != readers.keys():
-            for name in sorted(value.keys() - readers.keys()):
-                problems.append(_damaged(f"{where}.{name}", "there is no such key"))
-            for name in sorted(readers.keys() - value.keys()):
-                problems.append(_damaged(f"{where}.{name}", "is missing"))
-        parts = {
-            name: reader(value[name], f"{where}.{name}", problems)
-            for name, reader in readers.items()
-            if name in value
-        }
-        if len(problems) > before:
-            return None
-        try:
-            return kind(**parts)
-        except (CheckpointError, ModelError) as error:
-            problems += error.problems
-            return None
-
-    return read
-
-
-def _literal_reader(choices: tuple[Any, ...]) -> _Reader:
-    def read(value: Any, where: str, problems: list[Problem]) -> Any:
-        if value not in choices:
-            problems.append(_damaged(where, f"is {_short(value)}, not one of {list(choices)}"))
-        return value
-
-    return read
-
-
-def _tuple_reader(kinds: tuple[Any, ...]) -> _Reader:
-    item = _reader(kinds[0])  # all items are of one type
-    length = -1 if kinds[1] is ... else len(kinds)
-
-    def read(value: Any, where: str, problems: list[Problem]) -> Any:
-        if type(value) is not list or length not in (-1, len(value)):
-            size = "" if length < 0 else f" of {length}"
-            problems.append(_damaged(where, f"is {_short(value)}, not a list{size}"))
-            return ()
-        return tuple([item(each, where, problems) for each in value])
-
-    return read
-
-
-def _mapping_reader(kind: Any) -> _Reader:
-    item = _reader(kind)
-
-    def read(value: Any, where: str, problems: list[Problem]) -> Any:
-        if type(value) is not dict:
-            problems.append(_damaged(where, f"is {_short(value)}, not an object"))
-            return {}
-        return {name: item(each, f"{where}.{name}", problems) for name, each in value.items()}
-
-    return read
-
-
-def _scalar_reader(kind: type) -> _Reader:
-    def read(value: Any, where: str, problems: list[Problem]) -> Any:
-        if type(value) is kind:
-            return value
-        if kind is float and type(value) is int:
-            return float(value)
-        problems.append(_damaged(where, f"is {_short(value)}, not of type {kind.__name__}"))
-        return value
-
-    return read
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "…"
-
-
-def _fields(value: Any) -> dict[str, Any]:
-    return {field.name: getattr(value, field.name) for field in fields(value)}
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    tree = dict(pairs)
-    if len(tree) < len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return tree
-
-
-def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no number")

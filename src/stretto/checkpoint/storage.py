@@ -1,7 +1,8 @@
 """The few directory operations that a checkpoint needs: on a disk, and in memory with faults.
 
 What is on a disk survives a loss of power only once it is synchronised: the bytes of a file by
-`write`, which does it, and names (made, changed or removed) by `sync` of their directory.
+`write`, which does it, and names (made, changed or removed) by `sync` of their directory; `make`
+does that for what it makes.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Storage(Protocol):
         ...
 
     def make(self, directory: Path) -> None:
-        """Make a directory, and those around it, where they do not exist."""
+        """Make a directory, and those around it, where they do not exist, synchronised."""
         ...
 
     def sync(self, directory: Path) -> None:
@@ -91,8 +92,11 @@ class LocalStorage:
             os.fsync(file.fileno())
 
     def make(self, directory: Path) -> None:
-        """Make a directory, and those around it, where they do not exist."""
-        directory.mkdir(parents=True, exist_ok=True)
+        """Make a directory, and those around it, where they do not exist, synchronised."""
+        if not directory.exists():
+            self.make(directory.parent)
+            directory.mkdir(exist_ok=True)
+            self.sync(directory.parent)
 
     def sync(self, directory: Path) -> None:
         """Return when the names in a directory are synchronised."""
@@ -116,6 +120,10 @@ class LocalStorage:
     def free_bytes(self, directory: Path) -> int:
         """Give the bytes that may still be written to the disk of an existing directory."""
         return shutil.disk_usage(directory).free
+
+
+LOCAL = LocalStorage()
+"""The file system of this machine; it has no state."""
 
 
 # ── in memory ────────────────────────────────────────────────────────────────────────────────────
@@ -201,7 +209,7 @@ class MemoryStorage:
         directory, file = self._directory(path.parent), _File()
         if path.name in directory.entries:
             raise _error(errno.EEXIST, path)
-        directory.change(lambda entries: entries.update({path.name: file}))
+        directory.change(_entering(path.name, file))
         for chunk in chunks:
             written, half = file.content, bytes(chunk)[: len(chunk) // 2]
             file.content += half  # what is on its way when the operation fails
@@ -213,17 +221,13 @@ class MemoryStorage:
         file.synced = file.content
 
     def make(self, directory: Path) -> None:
-        """Make a directory, and those around it, where they do not exist."""
-        self._begin()
-        at = self.root
-        for name in directory.parts:
-            if name not in at.entries:
-                made = _Directory()
-                at.change(lambda entries, name=name, made=made: entries.update({name: made}))  # type: ignore[misc]
-            inner = at.entries[name]
-            if not isinstance(inner, _Directory):
-                raise _error(errno.ENOTDIR, directory)
-            at = inner
+        """Make a directory, and those around it, where they do not exist, synchronised."""
+        if directory.parts and directory.name not in self.names(directory.parent):
+            self.make(directory.parent)
+            self._begin()
+            parent = self._directory(directory.parent)
+            parent.change(_entering(directory.name, _Directory()))
+            self.sync(directory.parent)
 
     def sync(self, directory: Path) -> None:
         """Return when the names in a directory are synchronised."""
@@ -241,12 +245,7 @@ class MemoryStorage:
             raise _error(errno.ENOENT, source)
         if isinstance(directory.entries.get(target.name), _Directory):
             raise _error(errno.ENOTEMPTY, target)
-
-        def move(entries: dict[str, _File | _Directory]) -> None:
-            if source.name in entries:
-                entries[target.name] = entries.pop(source.name)
-
-        directory.change(move)
+        directory.change(_moving(source.name, target.name))
 
     def remove(self, path: Path) -> None:
         """Remove a file or a whole directory, if it exists."""
@@ -255,7 +254,7 @@ class MemoryStorage:
         if isinstance(node, _Directory):
             for name in tuple(node.entries):
                 self.remove(path / name)
-        self._directory(path.parent).change(lambda entries: entries.pop(path.name, None) and None)
+        self._directory(path.parent).change(_moving(path.name, None))
 
     def free_bytes(self, directory: Path) -> int:
         """Give the bytes that may still be written."""
@@ -278,9 +277,24 @@ class MemoryStorage:
         for name in path.parts:
             inner = at.entries.get(name)
             if not isinstance(inner, _Directory):
-                raise _error(errno.ENOENT, path)
+                raise _error(errno.ENOENT if inner is None else errno.ENOTDIR, path)
             at = inner
         return at
+
+
+def _entering(name: str, node: _File | _Directory) -> _Change:
+    return lambda entries: entries.update({name: node})
+
+
+def _moving(source: str, target: str | None) -> _Change:
+    """Give the change of a name to another, or to none; it does nothing where there is no such."""
+
+    def change(entries: dict[str, _File | _Directory]) -> None:
+        node = entries.pop(source, None)
+        if node is not None and target is not None:
+            entries[target] = node
+
+    return change
 
 
 def _error(number: int, path: Path) -> OSError:

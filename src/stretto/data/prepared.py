@@ -27,7 +27,7 @@ Progress = Callable[[Stage, int, int | None], None]
 """Told of the stage, the characters done, and those there are, once that is known."""
 
 _VERSION = 1  # another one makes everything be prepared anew
-_SHORTEST = 2**12  # characters: a document of no more is never cut
+_SHORTEST = 2**14  # characters: a document of no more is never cut
 _LEARNT = 2**26  # characters that a tokenizer is trained on at most: two minutes on two cores
 _ENOUGH = 100  # characters per token of the vocabulary, below which a tokenizer is poor
 _BATCH = 2**21  # characters that are encoded at once
@@ -100,17 +100,17 @@ def prepare(
         }
         home = out / hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
         if not home.exists():
+            text = _Text(sources, field, valid_fraction, progress)
             with _alone(out) as work:
-                if not home.exists():
-                    text = _Text(sources, field, valid_fraction, progress)
+                if not home.exists():  # while this process waited
                     part = work / home.name
                     part.mkdir()
-                    split, found = _look(text, tokenizer=tokenizer, end_of_text=end_of_text)
-                    notes: tuple[str, ...] = ()
-                    if found is None:
-                        found, notes = _learn(text, split, vocab_size=vocab_size)
-                    found.save(part)
-                    _encode(text, split, tokenizer=found, part=part)
+                    split, given = _look(text, tokenizer=tokenizer, end_of_text=end_of_text)
+                    chosen, notes = (
+                        (given, ()) if given else _learn(text, split, vocab_size=vocab_size)
+                    )
+                    chosen.save(part)
+                    _encode(text, split, tokenizer=chosen, part=part)
                     record = settings | {"notes": notes}
                     (part / "prepared.json").write_text(json.dumps(record, indent=1) + "\n")
                     publish(part, home)
@@ -135,7 +135,7 @@ class _Text:
 
     @property
     def longest(self) -> int:
-        """Characters after which a document is cut: a quarter of what is to be held out.
+        """Characters after which a document is cut: an eighth of what is to be held out.
 
         So even one long text has parts to hold out, and no document is most of what is. It is a
         guess from the size of the files; a compressed byte is taken for four.
@@ -144,7 +144,7 @@ class _Text:
             file.stat().st_size * (1 if file.suffix.lower() in (".txt", ".jsonl") else 4)
             for file in self.sources
         )
-        return min(max(int(guess * self.valid_fraction / 4), _SHORTEST), corpus.LONGEST)
+        return min(max(int(guess * self.valid_fraction / 8), _SHORTEST), corpus.LONGEST)
 
     def documents(self, stage: Stage, *, total: int | None) -> Iterator[str]:
         """Give the documents in order, and tell of it."""

@@ -49,8 +49,9 @@ def _slice(stage: StageProgram, wanted: set[str]) -> tuple[list[Instruction], se
                 instruction = replace(instruction, graph="")
             case Free() | Send() | Recv():
                 continue
-            case _ if not live & set(instruction.output):
-                continue
+            case _:
+                if not live & set(instruction.output):
+                    continue
         live |= set(instruction.input)
         kept.append(instruction)
     return kept[::-1], received

@@ -39,7 +39,7 @@ class Group:
         return [s.name for s in self.segments] == ["add"]
 
     def needs(self, value: Value) -> Layout:
-        """Give the layout in which a value is read, and the cotangent of a written one is wanted."""
+        """Give the layout in which a value is read, and the cotangent of a written one wanted."""
         return self.placement.layout(value.dims)
 
     def gives(self, value: Value) -> Layout:

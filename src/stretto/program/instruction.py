@@ -1,8 +1,8 @@
 """The instructions of a program: a small closed set. Everything else reads them.
 
-Buffers are named by strings; `Program.buffers` says what each is. An instruction says what it reads,
-writes and adds to. Moves, sends and receives are issued where they stand and awaited by the first
-instruction that reads (or frees) what they write.
+Buffers are named by strings; `StageProgram.buffers` says what each is. An instruction says what it
+reads, writes and adds to. Moves, sends and receives are issued where they stand, with what they add
+as it is then, and awaited by the first instruction that reads (or frees) what they write.
 
 Offload (``Stash``/``Fetch``) and data-dependent exchange (``Exchange``) join the set with the plans
 that lower to them.
@@ -270,7 +270,7 @@ class Free:
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """Agree among all ranks on the step: its loss, its tokens, its gradient norm, and whether it counts.
+    """Agree among all ranks on the step: loss, tokens, gradient norm, and whether it counts.
 
     Each rank contributes what it owns (`Layout.owns`); the sums are the same everywhere.
 

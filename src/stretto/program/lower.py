@@ -1,16 +1,17 @@
 """`lower`: the only place where a plan becomes actions.
 
 A stage's list is made by walking its schedule. Every block is run group by group; whenever a value,
-a cotangent or a parameter is wanted in another layout than it has, `redistribute` says how it moves.
-Nothing here knows of data, tensor, sequence or sharded parallelism: they are what the rules make of
-the layouts.
+a cotangent or a parameter is wanted in another layout than it has, `redistribute` says how it
+moves. Nothing here knows of data, tensor, sequence or sharded parallelism: they are what the rules
+make of the layouts.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from stretto.errors import PlanError
@@ -65,7 +66,7 @@ def lower(model: Model, plan: Plan) -> Program:
     chain = model.blocks
     schedule = SCHEDULES[plan.pipeline.schedule](plan.stages, plan.micro_batches)
     cut = (*stage_cut(model, plan), len(chain))
-    spans = list(zip(cut[:-1], cut[1:], strict=True))
+    spans = list(itertools.pairwise(cut))
     ties = _ties(chain, spans)
     stages = []
     for stage, span in enumerate(spans):
@@ -445,8 +446,9 @@ class _Stage:
             raw = group.gradient(p)
             rest = self.placement.resting(p, Store.GRADIENT)
             rest = rest.with_partial(a for a in raw.partial if a not in rest.axes)
-            total = self._new(f"g:{p.name}", Role.GRADIENT, rest, dtype=self.master,
-                              shape=self.placement.rest_shape(p, rest), parameter=p.name)  # fmt: skip
+            shape = self.placement.rest_shape(p, rest)
+            total = self._new(f"g:{p.name}", Role.GRADIENT, rest, dtype=self.master, shape=shape,
+                              parameter=p.name)  # fmt: skip
             if raw == rest:
                 gradients.append((p.name, total))
                 sums += self._begin([(total, total)])
@@ -464,7 +466,7 @@ class _Stage:
         return adds
 
     def _close(self, group: Group) -> None:
-        """Note the gradients that are complete; those that must still be reduced wait for a bucket."""
+        """Note which gradients are complete; those still to be reduced wait for a bucket."""
         for p in group.parameters:
             self.left[p.name] -= 1
             if self.left[p.name]:
@@ -497,7 +499,7 @@ class _Stage:
                 del self.pending[way]
 
     def _tie(self) -> None:
-        """Sum the gradients of parameters that another stage uses too: each sends the other its own."""
+        """Sum the gradients of what another stage uses too: each sends the other its own."""
         for name, stages in self.ties.items():
             if self.stage not in stages:
                 continue
@@ -514,7 +516,7 @@ class _Stage:
     # ── update ───────────────────────────────────────────────────────────────────────────────────
 
     def _update(self) -> None:
-        """Vote on the step, update what this rank owns, and bring new weights to where they rest."""
+        """Vote on the step, update what this rank owns, and bring new weights to their rest."""
         self._new("verdict", Role.VERDICT, Layout(()), dtype=self.master)
         mine = [
             p
@@ -564,7 +566,7 @@ def _buckets(
 
 
 def freed(
-    instructions: Sequence[Instruction], buffers: dict[Buffer, Spec]
+    instructions: Sequence[Instruction], buffers: Mapping[Buffer, Spec]
 ) -> tuple[Instruction, ...]:
     """Free every buffer that does not stay after the last instruction that names it."""
     last: dict[Buffer, int] = {}

@@ -67,7 +67,12 @@ def play(steps: Iterable[Step], blocks: Sequence[Array], *, mesh: Mesh) -> list[
 
 def padded(block: Array, shape: Sequence[int]) -> Array:
     """Give a block with zeros at its ends, as wide as `shape` where that is wider."""
-    return np.pad(block, [(0, max(0, s - n)) for n, s in zip(block.shape, shape, strict=True)])
+    wide = tuple(max(pair) for pair in zip(block.shape, shape, strict=True))
+    if wide == block.shape:
+        return block
+    zeros = np.zeros(wide, block.dtype)
+    zeros[tuple(slice(0, size) for size in block.shape)] = block
+    return zeros
 
 
 def cropped(block: Array, shape: Sequence[int]) -> Array:

@@ -1,8 +1,8 @@
 """What each segment computes, and its backward, worked out by hand.
 
 A segment's function takes its parameters (by the last part of their names) and what it reads, and
-gives what it writes and its *pullback*: from the cotangents of what it wrote to those of what it
-read and the gradients of its parameters. All are one rank's blocks, in the compute layout.
+gives what it writes and its *pullback*: from the parameters again and the cotangents of what it
+wrote to those of what it read and the gradients. All are one rank's blocks, in the compute layout.
 
 Dimensions: B batch, T time, S positions attended to, E embed, K key heads, G query heads of one key
 head, H head_dim, P pair, F feed-forward, V vocabulary.
@@ -22,8 +22,10 @@ from stretto.reference.arrays import Array
 from stretto.reference.rope import rotation, turned
 
 Arrays = Mapping[str, Array]
-Pullback = Callable[[Arrays], tuple[dict[str, Array], dict[str, Array]]]
-"""From cotangents of what was written to (cotangents of what was read, gradients)."""
+Pulled = tuple[dict[str, Array], dict[str, Array]]
+"""(cotangents of what was read, gradients)."""
+Pullback = Callable[[Arrays, Arrays], Pulled]
+"""From parameters and cotangents of what was written. It keeps no parameter: see `Compute`."""
 Played = tuple[dict[str, Array], Pullback]
 """(what is written, pullback)."""
 
@@ -53,9 +55,7 @@ class Local:
     groups: int
 
 
-def run(
-    segments: Sequence[tuple[Segment, Local]], *, parameters: Arrays, values: Arrays
-) -> Played:
+def run(segments: Sequence[tuple[Segment, Local]], *, parameters: Arrays, values: Arrays) -> Played:
     """Compute consecutive segments.
 
     Args:
@@ -69,22 +69,28 @@ def run(
     held = dict(values)
     pulls: list[tuple[Segment, Pullback]] = []
     for segment, local in segments:
-        own = {p.name.rpartition(".")[2]: parameters[p.name] for p in segment.parameters}
-        written, pull = _FUNCTIONS[segment.name](own, held, local)
+        written, pull = _FUNCTIONS[segment.name](_own(segment, parameters), held, local)
         held |= written
         pulls.append((segment, pull))
 
-    def pullback(cotangents: Arrays) -> tuple[dict[str, Array], dict[str, Array]]:
-        flowing, gradients = dict(cotangents), {}
+    def pullback(parameters: Arrays, cotangents: Arrays) -> Pulled:
+        flowing = dict(cotangents)
+        gradients: dict[str, Array] = {}
         for segment, pull in reversed(pulls):
             names = [v.name for v in segment.writes if v.kind == "real"]
-            read, own = pull({name: flowing.pop(name) for name in names})
+            own = _own(segment, parameters)
+            read, found = pull(own, {name: flowing.pop(name) for name in names})
             for name, cotangent in read.items():
                 flowing[name] = flowing[name] + cotangent if name in flowing else cotangent
-            gradients |= {p.name: own[p.name.rpartition(".")[2]] for p in segment.parameters}
+            gradients |= {p.name: found[p.name.rpartition(".")[2]] for p in segment.parameters}
         return flowing, gradients
 
     return held, pullback
+
+
+def _own(segment: Segment, parameters: Arrays) -> dict[str, Array]:
+    """Give the parameters of a segment by the last part of their names."""
+    return {p.name.rpartition(".")[2]: parameters[p.name] for p in segment.parameters}
 
 
 # ── embedding ────────────────────────────────────────────────────────────────────────────────────
@@ -99,7 +105,7 @@ def _lookup(own: Arrays, values: Arrays, local: Local) -> Played:
     if adds:
         x = x + own["position"][values["positions"]]
 
-    def pull(cotangents: Arrays) -> tuple[dict[str, Array], dict[str, Array]]:
+    def pull(own: Arrays, cotangents: Arrays) -> Pulled:
         gradients = {name: np.zeros(array.shape) for name, array in own.items()}
         np.add.at(gradients["token"], row[here], cotangents["x"][here])
         if adds:
@@ -118,9 +124,9 @@ def _norm(own: Arrays, values: Arrays, local: Local) -> Played:
         x = x - x.mean(axis=-1, keepdims=True)
     n, back = _rms(x, own["weight"], eps=local.model.norm_eps)
 
-    def pull(cotangents: Arrays) -> tuple[dict[str, Array], dict[str, Array]]:
+    def pull(own: Arrays, cotangents: Arrays) -> Pulled:
         dn = cotangents["n"]
-        dx, dweight = back(dn)
+        dx, dweight = back(dn, own["weight"])
         if not centred:
             return {"x": dx}, {"weight": dweight}
         dx = dx - dx.mean(axis=-1, keepdims=True)
@@ -131,12 +137,12 @@ def _norm(own: Arrays, values: Arrays, local: Local) -> Played:
 
 def _rms(
     x: Array, weight: Array, *, eps: float
-) -> tuple[Array, Callable[[Array], tuple[Array, Array]]]:
+) -> tuple[Array, Callable[[Array, Array], tuple[Array, Array]]]:
     """Give x / √(mean(x²) + eps) · weight over the last dimension, and its pullback."""
     scale = 1 / np.sqrt((x * x).mean(axis=-1, keepdims=True) + eps)
     unit = x * scale
 
-    def back(dy: Array) -> tuple[Array, Array]:
+    def back(dy: Array, weight: Array) -> tuple[Array, Array]:
         dunit = dy * weight
         dx = scale * (dunit - unit * (dunit * unit).mean(axis=-1, keepdims=True))
         return dx, (dy * unit).sum(axis=tuple(range(x.ndim - 1)))
@@ -148,7 +154,7 @@ def _rms(
 
 
 def _attend(own: Arrays, values: Arrays, local: Local) -> Played:
-    """q, k, v = projections of n; q, k normalised and turned; d = out · attention(q, k, v)."""
+    """Give d = out · attention(q, k, v), projections of n, of which q and k are turned."""
     model, n = local.model, values["n"]
     q = np.tensordot(n, own["query"], axes=(2, 3))  # BTKGH
     kv = np.tensordot(n, own["key_value"], axes=(2, 3))  # BTPKH
@@ -166,7 +172,7 @@ def _attend(own: Arrays, values: Arrays, local: Local) -> Played:
     if model.out_bias and local.leads:
         d = d + own["out_bias"]
 
-    def pull(cotangents: Arrays) -> tuple[dict[str, Array], dict[str, Array]]:
+    def pull(own: Arrays, cotangents: Arrays) -> Pulled:
         dd = cotangents["d"]
         dq, dk, dv = y_back(np.tensordot(dd, own["out"], axes=(2, 0)))
         gradients = {"out": np.tensordot(dd, y, axes=((0, 1), (0, 1)))}
@@ -175,8 +181,8 @@ def _attend(own: Arrays, values: Arrays, local: Local) -> Played:
         if model.rope is not None:
             dq, dk = turned(dq, cos, -sin), turned(dk, cos, -sin)
         if model.qk_norm:
-            dq, gradients["query_norm"] = q_back(dq)
-            dk, gradients["key_norm"] = k_back(dk)
+            dq, gradients["query_norm"] = q_back(dq, own["query_norm"])
+            dk, gradients["key_norm"] = k_back(dk, own["key_norm"])
         dkv = np.stack((dk, dv), axis=2)
         if model.qkv_bias:
             gradients["query_bias"] = dq.sum(axis=(0, 1))
@@ -225,10 +231,9 @@ def _softmax(
 
 
 def _transform(own: Arrays, values: Arrays, local: Local) -> Played:
-    """h = activation(up · n), or activation(gate · n) · (up · n) where gated; d = down · h."""
+    """Give d = down · h, h = activation(up · n), or activation(gate · n) · (up · n) if gated."""
     model, n = local.model, values["n"]
-    up = own["up"] if model.gated else own["up"][None]  # PFE
-    u = np.tensordot(n, up, axes=(2, 2))  # BTPF
+    u = np.tensordot(n, _planes(own["up"], model), axes=(2, 2))  # BTPF
     if model.ff_bias:
         u = u + own["up_bias"]
     active, slope = _activation(u[:, :, 0], model.activation)
@@ -237,11 +242,11 @@ def _transform(own: Arrays, values: Arrays, local: Local) -> Played:
     if model.ff_bias and local.leads:
         d = d + own["down_bias"]
 
-    def pull(cotangents: Arrays) -> tuple[dict[str, Array], dict[str, Array]]:
+    def pull(own: Arrays, cotangents: Arrays) -> Pulled:
         dd = cotangents["d"]
         dh = np.tensordot(dd, own["down"], axes=(2, 0))
         parts = (dh * u[:, :, 1] * slope, dh * active) if model.gated else (dh * slope,)
-        du = np.stack(parts, axis=2)
+        du, up = np.stack(parts, axis=2), _planes(own["up"], model)
         gradients = {
             "up": np.tensordot(du, n, axes=((0, 1), (0, 1))).reshape(own["up"].shape),
             "down": np.tensordot(dd, h, axes=((0, 1), (0, 1))),
@@ -254,6 +259,11 @@ def _transform(own: Arrays, values: Arrays, local: Local) -> Played:
     return {"d": d}, pull
 
 
+def _planes(up: Array, model: Model) -> Array:
+    """Give the weight PFE: gate and up, or up alone."""
+    return up if model.gated else up[None]
+
+
 def _activation(
     x: Array, name: Literal["silu", "gelu", "gelu_tanh", "relu"]
 ) -> tuple[Array, Array]:
@@ -263,7 +273,7 @@ def _activation(
             sigmoid = 1 / (1 + np.exp(-x))
             return x * sigmoid, sigmoid * (1 + x * (1 - sigmoid))
         case "gelu":
-            below = (1 + _erf(x / math.sqrt(2)).astype(np.float64)) / 2
+            below = (1 + np.asarray(_erf(x / math.sqrt(2)), np.float64)) / 2
             return x * below, below + x * np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
         case "gelu_tanh":
             root = math.sqrt(2 / math.pi)
@@ -275,27 +285,27 @@ def _activation(
 
 
 def _add(own: Arrays, values: Arrays, local: Local) -> Played:
-    return {"x": values["x"] + values["d"]}, lambda dy: ({"x": dy["x"], "d": dy["x"]}, {})
+    return {"x": values["x"] + values["d"]}, lambda _, dy: ({"x": dy["x"], "d": dy["x"]}, {})
 
 
 # ── head and loss ────────────────────────────────────────────────────────────────────────────────
 
 
 def _logits(own: Arrays, values: Arrays, local: Local) -> Played:
-    n, ((name, weight),) = values["n"], own.items()
-    logits = np.tensordot(n, weight, axes=(2, 1))
+    n, (name,) = values["n"], own
+    logits = np.tensordot(n, own[name], axes=(2, 1))
     logits[..., local.vocab[1] - local.vocab[0] :] = -np.inf
 
-    def pull(cotangents: Arrays) -> tuple[dict[str, Array], dict[str, Array]]:
+    def pull(own: Arrays, cotangents: Arrays) -> Pulled:
         dlogits = cotangents["logits"]
         dweight = np.tensordot(dlogits, n, axes=((0, 1), (0, 1)))
-        return {"n": np.tensordot(dlogits, weight, axes=(2, 0))}, {name: dweight}
+        return {"n": np.tensordot(dlogits, own[name], axes=(2, 0))}, {name: dweight}
 
     return {"logits": logits, "peak": logits.max(axis=-1)}, pull
 
 
 def _sums(own: Arrays, values: Arrays, local: Local) -> Played:
-    """total = Σ exp(logit − peak), hit = the target's logit where it is here, else 0."""
+    """Give total = Σ exp(logit − peak), and hit = the target's logit where it is here, else 0."""
     logits, targets = values["logits"], values["targets"]
     exp = np.exp(logits - values["peak"][..., None])
     here = (targets >= local.vocab[0]) & (targets < local.vocab[1])
@@ -304,7 +314,7 @@ def _sums(own: Arrays, values: Arrays, local: Local) -> Played:
     hit = np.zeros(targets.shape)
     hit[at] = logits[place]
 
-    def pull(cotangents: Arrays) -> tuple[dict[str, Array], dict[str, Array]]:
+    def pull(own: Arrays, cotangents: Arrays) -> Pulled:
         dlogits = exp * cotangents["total"][..., None]
         dlogits[place] += cotangents["hit"][at]
         return {"logits": dlogits}, {}
@@ -313,11 +323,11 @@ def _sums(own: Arrays, values: Arrays, local: Local) -> Played:
 
 
 def _loss(own: Arrays, values: Arrays, local: Local) -> Played:
-    """loss = Σ over valid targets of log(total) + peak − hit; nothing flows through the peak."""
+    """Give Σ over valid targets of log(total) + peak − hit; nothing flows through the peak."""
     total, valid = values["total"], values["targets"] != IGNORE
     each = np.log(total) + values["peak"] - values["hit"]
 
-    def pull(cotangents: Arrays) -> tuple[dict[str, Array], dict[str, Array]]:
+    def pull(own: Arrays, cotangents: Arrays) -> Pulled:
         dloss = cotangents["loss"] * valid
         return {"total": dloss / total, "hit": -dloss}, {}
 

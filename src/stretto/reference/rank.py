@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from stretto.model import Segment
 from stretto.program.instruction import (
     Buffer,
     Compute,
@@ -19,38 +21,19 @@ from stretto.program.instruction import (
     Phase,
     Program,
     Recv,
-    Role,
     Send,
     Sums,
     Update,
     Vote,
 )
+from stretto.recipe import Recipe
 from stretto.reference.arrays import Array, combine, cropped, padded
 from stretto.reference.blocks import Local, run
 
+Letter = tuple[int, int, str, int]
+"""(source, target, tag, which buffer of those sent)."""
 Waits = Generator[str, None, None]
 """Work that now and then says what it waits for."""
-
-
-@dataclass(frozen=True, slots=True)
-class AdamW:
-    """The optimizer (Loshchilov and Hutter, 2019), as `torch.optim.AdamW` has it.
-
-    Attributes:
-        lr: Learning rate.
-        beta1: Decay of the first moment.
-        beta2: Decay of the second moment.
-        eps: Added to the root of the second moment.
-        decay: Decoupled weight decay of the parameters that have any.
-        clip: Largest global norm of the gradient; 0 for any.
-    """
-
-    lr: float
-    beta1: float = 0.9
-    beta2: float = 0.95
-    eps: float = 1e-8
-    decay: float = 0.1
-    clip: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +45,7 @@ class Verdict:
         count: Number of valid targets.
         scale: What makes a gradient buffer the gradient of the mean loss.
         norm: Of the mean gradient, over all parameters.
-        ok: Whether loss and norm are finite; if not, nothing is updated.
+        ok: Whether there is a loss, and it and the norm are finite; if not, nothing is updated.
     """
 
     loss: float
@@ -77,23 +60,23 @@ class Step:
     """One step while it is played: what ranks give each other, and what is kept of it.
 
     Attributes:
-        number: Which step of the optimizer, from 1.
-        adamw: The optimizer.
-        mail: What was sent and not yet received, by (source, target, tag).
+        number: Which step, from 0.
+        recipe: How weights change.
+        mail: Buffers sent and not yet received.
         meetings: What ranks brought to a collective, by its key.
         results: What each rank takes from it.
         gradients: The mean gradient of each parameter, by rank; before clipping.
-        verdicts: What each rank holds of the vote.
+        verdict: What came of the vote.
         progress: Counts whatever brings the step nearer to its end.
     """
 
     number: int
-    adamw: AdamW
-    mail: dict[tuple[int, int, str], Sequence[Array]] = field(default_factory=dict)
+    recipe: Recipe
+    mail: dict[Letter, Array] = field(default_factory=dict)
     meetings: dict[Hashable, dict[int, Any]] = field(default_factory=dict)
     results: dict[Hashable, dict[int, Any]] = field(default_factory=dict)
     gradients: dict[str, dict[int, tuple[Buffer, Array]]] = field(default_factory=dict)
-    verdicts: dict[int, Verdict] = field(default_factory=dict)
+    verdict: Verdict | None = None
     progress: int = 0
 
     def meet(
@@ -140,7 +123,10 @@ class Rank:
         self._shapes = {
             name: spec.local_shape(program.placement) for name, spec in self.stage.buffers.items()
         }
-        self._coming: dict[Buffer, tuple[int, str, int, Array | None]] = {}
+        self._decays = {p.name for p in program.model.parameters if p.decay}
+        self._locals: dict[Hashable, list[tuple[Segment, Local]]] = {}
+        self._group = functools.cache(functools.partial(self._mesh.group, index))
+        self._coming: dict[Buffer, tuple[Letter, list[Array]]] = {}
 
     def write(self, buffer: Buffer, block: Array) -> None:
         """Hold a block, which must have the shape that the program says."""
@@ -160,33 +146,39 @@ class Rank:
             for buffer in named:
                 yield from self._await(buffer, step)
             match instruction:
-                case Compute(phase=Phase.BACKWARD):
-                    self._backward(instruction)
-                case Compute():
-                    self._forward(instruction)
                 case Move():
-                    yield from self._move(instruction, f"move {i} of stage {self.stage.stage}", step)
-                case Send():
-                    self._send(instruction, step)
-                case Recv():
-                    self._receive(instruction)
-                case Free():
-                    for buffer in instruction.buffers:
-                        self.read(buffer)
-                        del self.held[buffer]
+                    yield from self._move(instruction, f"move {i} of {self.stage.stage}", step)
                 case Vote():
                     yield from self._vote(instruction, step)
-                case Update():
-                    self._update(instruction, step)
+                case _:
+                    self._do(instruction, step)
             step.progress += 1
         assert not self._coming, f"rank {self.index} never looks at {sorted(self._coming)}"
+
+    def _do(self, instruction: Compute | Send | Recv | Free | Update, step: Step) -> None:
+        """Do what needs no other rank."""
+        match instruction:
+            case Compute(phase=Phase.BACKWARD):
+                self._backward(instruction)
+            case Compute():
+                self._forward(instruction)
+            case Send():
+                self._send(instruction, step)
+            case Recv():
+                self._receive(instruction)
+            case Free():
+                for buffer in instruction.buffers:
+                    self.read(buffer)
+                    del self.held[buffer]
+            case Update():
+                self._update(instruction, step)
 
     # ── compute ──────────────────────────────────────────────────────────────────────────────────
 
     def _forward(self, compute: Compute) -> None:
         """Forward and recompute: the segments on this rank's blocks."""
         written, pullback = run(
-            [(s, self._local(s, compute.block)) for s in self._program.segments(compute)],
+            self._local(compute),
             parameters=self._named(compute.parameters),
             values=self._named(compute.values),
         )
@@ -198,7 +190,8 @@ class Rank:
         cotangents = self._named(compute.values)
         if self._program.segments(compute)[-1].name == "loss":
             cotangents["loss"] = np.asarray(self._program.loss_scale)
-        read, gradients = self.read(compute.graph)(cotangents)
+        pullback = self.read(compute.graph)
+        read, gradients = pullback(self._named(compute.parameters), cotangents)
         self._store(compute.writes, read, compute.adds)
         self._store(compute.gradients, gradients, compute.adds)
 
@@ -216,24 +209,30 @@ class Rank:
                 block = block + self.read(source)
         return block
 
-    def _local(self, segment: Any, block: int) -> Local:
-        """Give what this rank's blocks are of the whole when it runs a segment."""
-        placement, model = self._placement, self._program.model
-        parts = placement.over(segment.dims, lacking=segment.writes[0].dims)
-        start, stop = self._span("vocab")
-        first, last = self._span("group")
-        return Local(
-            model,
-            self._program.chain[block].layer,
-            leads=self._mesh.index(self.index, parts) == 0,
-            vocab=(start, min(stop, model.vocab)),
-            groups=min(last, model.sizes["group"]) - first,
-        )
+    def _local(self, compute: Compute) -> list[tuple[Segment, Local]]:
+        """Give segments, each with what this rank's blocks are of the whole when it runs them."""
+        key = (compute.block, compute.segments)
+        if key not in self._locals:
+            layer = self._program.chain[compute.block].layer
+            vocab, (first, last) = self._real("vocab"), self._real("group")
+            self._locals[key] = [
+                (s, Local(self._program.model, layer, self._leads(s), vocab, last - first))
+                for s in self._program.segments(compute)
+            ]
+        return self._locals[key]
 
-    def _span(self, dim: str) -> tuple[int, int]:
-        """Give this rank's part of a logical dimension."""
+    def _leads(self, segment: Segment) -> bool:
+        """Say whether this rank is the first of those that hold parts of what a segment writes."""
+        written = {d for value in segment.writes for d in value.dims}
+        parts = self._placement.over(segment.dims, lacking=written)
+        return self._mesh.index(self.index, parts) == 0
+
+    def _real(self, dim: str) -> tuple[int, int]:
+        """Give this rank's part of a logical dimension, without padding."""
         layout, size = self._placement.layout((dim,)), self._placement.sizes[dim]
-        return layout.box((size,), mesh=self._mesh, rank=self.index)[0]
+        ((start, stop),) = layout.box((size,), mesh=self._mesh, rank=self.index)
+        true = self._program.model.sizes[dim]
+        return min(start, true), min(stop, true)
 
     # ── communication ────────────────────────────────────────────────────────────────────────────
 
@@ -246,7 +245,7 @@ class Rank:
                 legs = zip(steps, zip(*brought, strict=True), strict=True)
                 return list(zip(*(combine(s, b) for s, b in legs), strict=True))
 
-            group = self._mesh.group(self.index, first.axes)
+            group = self._group(first.axes)
             blocks = yield from step.meet(
                 f"step {n} of {key}", group, rank=self.index, brings=blocks, together=together
             )
@@ -266,25 +265,25 @@ class Rank:
 
     def _send(self, send: Send, step: Step) -> None:
         to = self._mesh.shift(self.index, "pp", by=send.by)
-        letter = (self.index, to, send.tag)
-        assert letter not in step.mail, f"{letter} is sent twice"
-        step.mail[letter] = [self.read(buffer) for buffer in send.buffers]
+        for i, buffer in enumerate(send.buffers):
+            letter = (self.index, to, send.tag, i)
+            assert letter not in step.mail, f"{buffer} is sent twice"
+            step.mail[letter] = self.read(buffer)
 
     def _receive(self, recv: Recv) -> None:
         """Expect buffers; whoever reads or frees one first waits for it."""
         source = self._mesh.shift(self.index, "pp", by=recv.by)
         for i, buffer in enumerate(recv.buffers):
             added = [self.read(b) for target, b in recv.adds if target == buffer]
-            self._coming[buffer] = (source, recv.tag, i, added[0] if added else None)
+            self._coming[buffer] = ((source, self.index, recv.tag, i), added)
 
     def _await(self, buffer: Buffer, step: Step) -> Waits:
         if buffer not in self._coming:
             return
-        source, tag, i, added = self._coming[buffer]
-        while (source, self.index, tag) not in step.mail:
-            yield f"{buffer} from rank {source}"
-        block = step.mail[source, self.index, tag][i]
-        self.write(buffer, block if added is None else block + added)
+        letter, added = self._coming[buffer]
+        while letter not in step.mail:
+            yield f"{buffer} from rank {letter[0]}"
+        self.write(buffer, sum(added, start=step.mail.pop(letter)))
         del self._coming[buffer]
         step.progress += 1
 
@@ -304,36 +303,35 @@ class Rank:
             together=lambda brought: [sum(brought)] * len(everyone),
         )  # fmt: skip
         loss, count, squares = (float(t) for t in total)
-        scale = 1 / (self._program.loss_scale * count) if count else math.nan
+        scale = 1 / (self._program.loss_scale * max(count, 1))
         norm = math.sqrt(squares) * scale
-        ok = math.isfinite(loss) and math.isfinite(norm)
+        ok = count > 0 and math.isfinite(loss) and math.isfinite(norm)
         verdict = Verdict(loss, int(count), scale, norm, ok)
-        self.held[vote.verdict] = step.verdicts[self.index] = verdict
+        self.held[vote.verdict] = step.verdict = verdict
 
     def _update(self, update: Update, step: Step) -> None:
-        verdict, adamw = self.read(update.verdict), step.adamw
-        clip = min(1.0, adamw.clip / (verdict.norm + 1e-6)) if adamw.clip else 1.0
-        decays = {p.name for p in self._program.model.parameters if p.decay}
+        verdict, recipe = self.read(update.verdict), step.recipe
+        clip = min(1.0, recipe.clip / (verdict.norm + 1e-6)) if recipe.clip else 1.0
         for weight in update.weights:
             gradient = self.read(weight.gradient) * verdict.scale
             kept = step.gradients.setdefault(weight.parameter, {})
             kept[self.index] = (weight.gradient, gradient)
             state = [self.read(buffer) for buffer in weight.state]
             if verdict.ok:
-                decay = adamw.decay if weight.parameter in decays else 0.0
-                state = _stepped(*state, gradient * clip, adamw, decay=decay, number=step.number)
-            for buffer, block in zip((*weight.state, weight.weight), (*state, state[0]), strict=True):
+                decay = recipe.weight_decay if weight.parameter in self._decays else 0.0
+                state = _stepped(state, gradient * clip, step=step, decay=decay)
+            for buffer, block in zip(
+                (*weight.state, weight.weight), (*state, state[0]), strict=True
+            ):
                 self.write(buffer, block)
 
 
-def _stepped(
-    weight: Array, first: Array, second: Array, gradient: Array, adamw: AdamW, *,
-    decay: float, number: int,
-) -> list[Array]:  # fmt: skip
-    """Give master weight and moments after a step of AdamW."""
-    first = adamw.beta1 * first + (1 - adamw.beta1) * gradient
-    second = adamw.beta2 * second + (1 - adamw.beta2) * gradient * gradient
-    mean = first / (1 - adamw.beta1**number)
-    root = np.sqrt(second / (1 - adamw.beta2**number))
-    weight = weight * (1 - adamw.lr * decay) - adamw.lr * mean / (root + adamw.eps)
-    return [weight, first, second]
+def _stepped(state: list[Array], gradient: Array, *, step: Step, decay: float) -> list[Array]:
+    """Give master weight and moments after AdamW (Loshchilov and Hutter, 2019), as in PyTorch."""
+    weight, first, second = state
+    recipe, lr, number = step.recipe, step.recipe.lr_at(step.number), step.number + 1
+    first = recipe.beta1 * first + (1 - recipe.beta1) * gradient
+    second = recipe.beta2 * second + (1 - recipe.beta2) * gradient * gradient
+    mean = first / (1 - recipe.beta1**number)
+    root = np.sqrt(second / (1 - recipe.beta2**number))
+    return [weight * (1 - lr * decay) - lr * mean / (root + recipe.eps), first, second]

@@ -91,7 +91,7 @@ def _yarn(plain: Array, rope: Rope) -> Array:
     if low == high:
         high += 0.001
     divided = np.clip((np.arange(half) - low) / (high - low), 0, 1)
-    return plain / rope.factor * divided + plain * (1 - divided)
+    return np.asarray(plain / rope.factor * divided + plain * (1 - divided))
 
 
 def _yarn_factor(rope: Rope) -> float:

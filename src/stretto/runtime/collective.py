@@ -142,14 +142,15 @@ def _all_gather(tensors: Sequence[Tensor], dims: Sequence[int], group: Group) ->
 
 def _opened(part_GN: Tensor, shape: torch.Size, dim: int) -> Tensor:
     """Blocks of every rank, joined along `dim`."""
-    blocks = part_GN.unflatten(1, shape)
+    blocks = part_GN.reshape(-1, *shape)
     whole = (*shape[:dim], shape[dim] * part_GN.shape[0], *shape[dim + 1 :])
     return blocks.movedim(0, dim).reshape(whole)
 
 
 def _closed(tensor: Tensor, dim: int, parts: int) -> Tensor:
     """Blocks for every rank, cut along `dim`: (G, N)."""
-    return tensor.unflatten(dim, (parts, -1)).movedim(dim, 0).reshape(parts, -1)
+    shape = (*tensor.shape[:dim], parts, tensor.shape[dim] // parts, *tensor.shape[dim + 1 :])
+    return tensor.reshape(shape).movedim(dim, 0).reshape(parts, -1)
 
 
 def _reduce_scatter(

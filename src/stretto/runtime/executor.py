@@ -11,14 +11,14 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from stretto import nn
+from stretto.data.feed import MicroBatch
 from stretto.layout import Layout
 from stretto.program.instruction import (
     Buffer,
@@ -47,15 +47,6 @@ DTYPES: Mapping[str, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "int64": torch.int64,
 }
-
-
-class MicroBatch(Protocol):
-    """What a micro-batch is made of: see `stretto.data`."""
-
-    tokens_BT: np.ndarray[Any, Any]
-    targets_BT: np.ndarray[Any, Any]
-    documents_BT: np.ndarray[Any, Any] | None
-    positions_BT: np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,9 +173,7 @@ class Executor:
 
     # ── a step ───────────────────────────────────────────────────────────────────────────────────
 
-    def step(
-        self, batches: Iterable[MicroBatch], *, step: int, stop: bool = False
-    ) -> Outcome:
+    def step(self, batches: Iterable[MicroBatch], *, step: int, stop: bool = False) -> Outcome:
         """Run the program once.
 
         Args:
@@ -284,7 +273,9 @@ class Executor:
         coordinate = mesh.coordinate(self.rank)
         found = []
         for segment in self.program.segments(compute):
-            split = {a for v in segment.writes for a in placement.over(segment.dims, lacking=v.dims)}
+            split = {
+                a for v in segment.writes for a in placement.over(segment.dims, lacking=v.dims)
+            }
             leads = all(coordinate[a] == 0 for a in split)
             found.append(nn.Local(leads, start, stop, groups=last - first))
         return found
@@ -298,7 +289,9 @@ class Executor:
         true = self.program.model.sizes[dim]
         return min(start, true), min(stop, true)
 
-    def _runner(self, compute: Compute) -> Callable[[dict[str, Tensor], dict[str, Any]], dict[str, Any]]:
+    def _runner(
+        self, compute: Compute
+    ) -> Callable[[dict[str, Tensor], dict[str, Any]], dict[str, Any]]:
         """Give the function that runs a compute's segments: the same for every layer."""
         model, locals_ = self.program.model, self._local(compute)
         segments = self.program.segments(compute)
@@ -317,7 +310,9 @@ class Executor:
     def _forward(self, compute: Compute) -> Callable[[], None]:
         run = self._runner(compute)
         real = {v.name for s in self.program.segments(compute) for v in s.reads if v.kind == "real"}
-        wanted = {v.name for s in self.program.segments(compute) for v in s.writes if v.kind == "real"}
+        wanted = {
+            v.name for s in self.program.segments(compute) for v in s.writes if v.kind == "real"
+        }
         keep = bool(compute.graph)
 
         def forward() -> None:
@@ -362,7 +357,7 @@ class Executor:
                     outputs.append(tensor)
                     cotangents.append(torch.full_like(tensor, scale))
             leaves = [*graph.inputs, *graph.parameters]
-            found = torch.autograd.grad(
+            found: tuple[Tensor | None, ...] = torch.autograd.grad(
                 outputs, [t for _, t in leaves], cotangents, allow_unused=True
             )
             for (name, leaf), gradient in zip(leaves, found, strict=True):
@@ -398,7 +393,9 @@ class Executor:
             for i in range(depth):
                 steps = [leg.steps[i] for leg in move.legs]
                 group = self.groups[steps[0].axes]
-                message = issue(steps[0].kind, tensors, steps, group=group, consumed=consumed or i > 0)
+                message = issue(
+                    steps[0].kind, tensors, steps, group=group, consumed=consumed or i > 0
+                )
                 if i + 1 < depth:
                     tensors = message.wait()
             if depth and message.works:

@@ -7,9 +7,11 @@ what the second one starts from.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +27,7 @@ from stretto.program.instruction import Program
 from stretto.program.lower import lower
 from stretto.recipe import Recipe
 from stretto.reference import Reference
+from stretto.rules import Store
 from stretto.runtime.executor import Executor
 from stretto.runtime.launch import spawn
 from stretto.runtime.state import fill, fresh
@@ -47,7 +50,7 @@ class Trace:
     """
 
     losses: tuple[float, ...]
-    gradients: tuple[dict[str, Array], ...]
+    gradients: tuple[Mapping[str, Array], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +129,7 @@ def invented(model: Model, plan: Plan, *, seed: int) -> Batches:
     return batches
 
 
-def _row(model: Model, seq: int, key: tuple[int, int, int]) -> tuple[NDArray[np.int64], ...]:
+def _row(model: Model, seq: int, key: tuple[int, int, int]) -> tuple[NDArray[Any], ...]:
     rng = np.random.default_rng(key)
     tokens = rng.integers(0, model.vocab, seq)
     targets = np.where(rng.random(seq) < 0.15, IGNORE, rng.integers(0, model.vocab, seq))
@@ -146,11 +149,11 @@ def run(program: Program, batches: Batches, *, recipe: Recipe) -> Trace:
         return _collect(program, folder)
 
 
-def _work(
-    program: Program, batches: Batches, recipe: Recipe, folder: Path, world: World
-) -> None:
+def _work(program: Program, batches: Batches, recipe: Recipe, folder: Path, world: World) -> None:
     torch.set_num_threads(1)
-    executor = Executor(program, world.rank, torch.device("cpu"), process_groups(program, world), recipe)
+    executor = Executor(
+        program, world.rank, torch.device("cpu"), process_groups(program, world), recipe
+    )
     fill(executor, fresh(seed=recipe.seed, shape=program.model.shape))
     mesh = program.placement.mesh
     replica = mesh.index(world.rank, dict(program.plan.rules.compute).get("batch", ()))
@@ -185,13 +188,9 @@ def _collect(program: Program, folder: Path) -> Trace:
     return Trace(tuple(losses), tuple(gradients))
 
 
-def _place(
-    program: Program, whole: dict[str, Array], name: str, rank: int, block: Array
-) -> None:
+def _place(program: Program, whole: dict[str, Array], name: str, rank: int, block: Array) -> None:
     placement = program.placement
     parameter = next(p for p in program.model.parameters if p.name == name)
-    from stretto.rules import Store
-
     layout = placement.resting(parameter, Store.OPTIMIZER)
     shape = placement.rest_shape(parameter, layout)
     box: Box = layout.box(shape, mesh=placement.mesh, rank=rank)
@@ -206,7 +205,7 @@ def reference(program: Program, batches: Batches, *, recipe: Recipe) -> Trace:
     player = Reference(program, seed=recipe.seed)
     losses, gradients = [], []
     for step in range(STEPS):
-        outcome = player.step(lambda r, m, s=step: batches(s, r, m), recipe=recipe, step=step)
+        outcome = player.step(partial(batches, step), recipe=recipe, step=step)
         losses.append(outcome.loss)
         gradients.append(outcome.gradients)
     return Trace(tuple(losses), tuple(gradients))

@@ -84,7 +84,8 @@ def box_of(executor: Executor, spec: Spec) -> tuple[Box, tuple[int, ...]]:
     padded = spec.layout.box(spec.shape, mesh=placement.mesh, rank=executor.rank)
     true = executor.program.model.shape(parameter)
     box = tuple(
-        (min(start, size), min(stop, size)) for (start, stop), size in zip(padded, true, strict=True)
+        (min(start, size), min(stop, size))
+        for (start, stop), size in zip(padded, true, strict=True)
     )
     return box, spec.local_shape(placement)
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 import signal
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
 from stretto.checkpoint import io as checkpoints
 from stretto.checkpoint.manifest import Manifest
-from stretto.data.feed import Feed, MicroBatch
+from stretto.data.feed import IGNORE, Feed, MicroBatch, valid_batches
 from stretto.data.prefetch import Prefetch
 from stretto.data.tokens import TokenSet
 from stretto.errors import CheckpointError, PlanError, Problem
@@ -50,7 +51,7 @@ class Job:
         checkpoint_every: Steps between two checkpoints; 0 for one at the end only.
         evaluate_every: Steps between two evaluations; 0 for one at the end only.
         weights: Where to start: a directory in Hugging Face format; None for fresh weights.
-        resume: Whether to go on from the newest checkpoint.
+        resume: Whether to go on from the newest checkpoint that is whole.
         mask_documents: Whether attention stays within a document.
         keep: Checkpoints that are kept.
     """
@@ -113,13 +114,20 @@ class Record:
 Report = Callable[[Record], None]
 
 
-def train(job: Job, world: World, *, report: Report) -> None:
+def train(
+    job: Job, world: World, *, report: Report, note: Callable[[Problem], None] = lambda _: None
+) -> int | None:
     """Train on this rank.
 
     Args:
         job: The run.
         world: This rank.
         report: Called on rank 0 after every step.
+        note: Told on rank 0 of what is wrong but does not keep the run from going on: checkpoints
+            that are damaged, where an older one is whole.
+
+    Returns:
+        The signal at which it stopped before the end; None if it did all steps.
 
     Raises:
         StrettoError: What cannot be, found before any rank computes.
@@ -130,7 +138,7 @@ def train(job: Job, world: World, *, report: Report) -> None:
         raise PlanError(_world_problem(program, world))
     groups = process_groups(program, world)
     executor = Executor(program, world.rank, world.device, groups, job.recipe)
-    first = _start(job, executor, world)
+    first = _start(job, executor, world, note=note)
     trial = Executor(
         forward_only(program), world.rank, world.device, groups, job.recipe, executor.buffers
     )
@@ -142,19 +150,20 @@ def train(job: Job, world: World, *, report: Report) -> None:
     with Prefetch(_builder(job, program, world), start=first, stop=job.recipe.steps) as ready:
         for step, batches in enumerate(ready, start=first):
             waited = meter.waited(ready.wait_s)
-            outcome = executor.step(batches, step=step, stop=stopping.asked)
+            outcome = executor.step(batches, step=step, stop=stopping.asked > 0)
             record = meter.record(step, outcome, executor.clock, waited)
-            last = step + 1 == job.recipe.steps or outcome.stop
-            if last or _due(step + 1, job.evaluate_every):
+            last = step + 1 == job.recipe.steps
+            if last or (_due(step + 1, job.evaluate_every) and not outcome.stop):
                 executor.settle()
                 record["valid_loss"] = evaluate(job, trial, world)
-            if last or _due(step + 1, job.checkpoint_every):
+            if last or outcome.stop or _due(step + 1, job.checkpoint_every):
                 record["saved"] = save(job, executor, world, step=step + 1)
             if world.rank == 0:
                 report(Record(**record))
             meter.go_on()
-            if outcome.stop:
-                break
+            if outcome.stop and not last:
+                return stopping.asked or signal.SIGTERM
+    return None
 
 
 def _due(step: int, every: int) -> bool:
@@ -171,15 +180,15 @@ def _world_problem(program: Program, world: World) -> Problem:
 
 
 class _Stopping:
-    """Whether somebody has asked this rank to stop, by SIGINT, SIGTERM or SIGUSR1."""
+    """The signal that asked this rank to stop: SIGINT, SIGTERM or SIGUSR1; 0 for none yet."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked = 0
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, self._ask)
 
-    def _ask(self, *_: Any) -> None:
-        self.asked = True
+    def _ask(self, number: int, _: Any) -> None:
+        self.asked = self.asked or number
 
 
 # ── data ─────────────────────────────────────────────────────────────────────────────────────────
@@ -211,34 +220,71 @@ def _reader(feed: Feed, plan: Plan, replica: int) -> Callable[[int], list[MicroB
 
 def evaluate(job: Job, trial: Executor, world: World) -> float:
     """Give the mean loss over held-out text: the same windows whatever the plan."""
-    batch = job.plan.batch
-    feed = Feed(job.valid, seq=batch.seq, seed=0, mask_documents=job.mask_documents)
-    build = _reader(feed, job.plan, _replica(trial.program, world))
-    most = min(feed.samples, max(1, EVALUATED // batch.seq))
+    plan, batch = job.plan, job.plan.batch
+    replica = _replica(trial.program, world)
+    windows = -(-(job.valid.size - 1) // batch.seq)
+    most = max(1, EVALUATED // (batch.seq * batch.sequences))
+    steps = min(-(-windows // batch.sequences), most)
+    dealt = _dealt(job, steps=steps)
     total, count = 0.0, 0
-    for step in range(max(1, most // batch.sequences)):
-        outcome = trial.step(build(step), step=step)
-        total += outcome.loss * outcome.targets
+    for step in range(steps):
+        mine = [next(dealt)[replica] for _ in range(plan.micro_batches)]
+        outcome = trial.step(mine, step=step)
+        total += outcome.loss * outcome.targets if outcome.targets else 0.0
         count += outcome.targets
-    return total / count
+    return total / max(1, count)
+
+
+def _dealt(job: Job, *, steps: int) -> Iterator[list[MicroBatch]]:
+    """Give held-out micro-batches, one for each replica at a time; blank ones at the end."""
+    plan, batch = job.plan, job.plan.batch
+    batches = valid_batches(
+        job.valid, seq=batch.seq, size=batch.micro_batch, mask_documents=job.mask_documents
+    )
+    first = next(batches)
+    blank = replace(first, targets_BT=np.full_like(first.targets_BT, IGNORE))
+    everything = itertools.chain([first], batches, itertools.repeat(blank))
+    for _ in range(steps * plan.micro_batches):
+        yield list(itertools.islice(everything, plan.replicas))
 
 
 # ── where a run starts and what it leaves ────────────────────────────────────────────────────────
 
 
-def _start(job: Job, executor: Executor, world: World) -> int:
+def _start(job: Job, executor: Executor, world: World, *, note: Callable[[Problem], None]) -> int:
     """Fill the rank's state; give the first step."""
     model = job.model
     if job.resume:
-        path = checkpoints.find(job.checkpoints)
-        manifest = checkpoints.open_checkpoint(path, model=model)
-        _check_data(job, manifest)
-        _verify(path, manifest, world)
+        path, manifest, problems = _newest(job, world)
+        for problem in problems if world.rank == 0 else ():
+            note(problem)
         fill(executor, _from_checkpoint(path, manifest))
         return manifest.step
     start = fresh(seed=job.recipe.seed, shape=model.shape)
     fill(executor, start if job.weights is None else _from_pretrained(job.weights, model, start))
     return 0
+
+
+def _newest(job: Job, world: World) -> tuple[Path, Manifest, list[Problem]]:
+    """Give the newest checkpoint of which every byte is whole, and what is wrong with newer ones.
+
+    Raises:
+        CheckpointError: There is none, or it is of another model or other data.
+    """
+    damaged: list[Problem] = []
+    skip: list[Path] = []
+    while True:
+        try:
+            found = checkpoints.find(job.checkpoints, skip=skip)
+        except CheckpointError as error:
+            raise CheckpointError([*error.problems, *damaged]) from None
+        manifest = checkpoints.open_checkpoint(found.path, model=job.model)
+        _check_data(job, manifest)
+        problems = _verify(found.path, manifest, world)
+        if not problems:
+            return found.path, manifest, [*damaged, *found.damaged]
+        damaged += problems
+        skip.append(found.path)
 
 
 def _from_checkpoint(path: Path, manifest: Manifest) -> Source:
@@ -260,18 +306,15 @@ def _from_pretrained(directory: Path, model: Model, otherwise: Source) -> Source
     return source
 
 
-def _verify(path: Path, manifest: Manifest, world: World) -> None:
-    """Check this rank's share of the files; all ranks learn whether any is damaged."""
-    problems = checkpoints.verify_files(path, manifest, part=(world.rank, world.size))
+def _verify(path: Path, manifest: Manifest, world: World) -> list[Problem]:
+    """Check this rank's share of the files; give what it found, or that others found something."""
+    problems = list(checkpoints.verify_files(path, manifest, part=(world.rank, world.size)))
     found = torch.tensor([len(problems)], device=world.device)
     dist.all_reduce(found)
-    if problems:
-        raise CheckpointError(problems)
-    if int(found):
-        raise CheckpointError(
-            Problem(str(path), f"{int(found)} files are damaged, as other ranks found",
-                    "resume from another checkpoint")
-        )  # fmt: skip
+    if int(found) > len(problems):
+        rule = f"{int(found) - len(problems)} files are damaged, as other ranks found"
+        problems.append(Problem(path.name, rule, "use another checkpoint"))
+    return problems
 
 
 def save(job: Job, executor: Executor, world: World, *, step: int) -> Path:
@@ -297,16 +340,11 @@ def _data(job: Job) -> dict[str, Any]:
     """What decides which samples a step sees."""
     batch = job.plan.batch
     return {
-        "tokens": fingerprint(job.train),
+        "tokens": job.train.fingerprint[:16],
         "seed": job.recipe.seed,
         "sequences": batch.sequences,
         "seq": batch.seq,
     }
-
-
-def fingerprint(tokens: TokenSet) -> str:
-    """Give a name of the content of a set of tokens: the hash of its index."""
-    return hashlib.sha256((tokens.path / "index.json").read_bytes()).hexdigest()[:16]
 
 
 def _check_data(job: Job, manifest: Manifest) -> None:
@@ -314,8 +352,8 @@ def _check_data(job: Job, manifest: Manifest) -> None:
     before, now = manifest.extra.get("data", {}), _data(job)
     problems = [
         Problem(
-            f"data.{key}", f"the checkpoint was made with {before.get(key)!r}, this run has {value!r}",
-            "keep it: which samples are left depends on it",
+            f"data.{key}", f"was {before.get(key)!r} when the checkpoint was made, is {value!r}",
+            "keep it: which samples are left depends on it; or begin a new run from its weights",
         )
         for key, value in now.items()
         if before.get(key) != value

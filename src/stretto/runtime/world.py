@@ -1,100 +1,19 @@
-"""Where this process stands among the ranks, and the process groups that a program needs.
-
-The same command runs under torchrun, under Slurm, or starts its ranks itself (`launch`).
-"""
+"""The world: ranks meet, and make the process groups that a program needs."""
 
 from __future__ import annotations
 
-import errno
 import os
-import re
-import socket
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
-from stretto.errors import InputError, MachineError, Problem
+from stretto.errors import MachineError, Problem
 from stretto.program.instruction import Move, Program
 from stretto.runtime.collective import Group
+from stretto.runtime.environment import World, check_port
 
-DEFAULT_PORT = 29_500
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """This process among the ranks.
-
-    Attributes:
-        rank: Its number.
-        size: How many there are.
-        local_rank: Its number on its host.
-        local_size: How many there are on its host.
-        rendezvous: Where ranks meet: a URL of `torch.distributed`.
-    """
-
-    rank: int
-    size: int
-    local_rank: int
-    local_size: int
-    rendezvous: str
-
-    @property
-    def device(self) -> torch.device:
-        """The device of this rank."""
-        if torch.cuda.is_available():
-            return torch.device("cuda", self.local_rank)
-        return torch.device("cpu")
-
-
-def from_environment(variables: Mapping[str, str]) -> World | None:
-    """Give the world that torchrun's or Slurm's variables describe; None if there are none.
-
-    Args:
-        variables: The environment.
-
-    Raises:
-        InputError: Variables that are missing or are not numbers.
-    """
-    if "RANK" in variables and "WORLD_SIZE" in variables:
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-        defaults: dict[str, str] = {}
-    elif "SLURM_PROCID" in variables and int(variables.get("SLURM_NTASKS", "1")) > 1:
-        names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE")
-        nodes = variables.get("SLURM_STEP_NODELIST", variables.get("SLURM_JOB_NODELIST", ""))
-        port = DEFAULT_PORT + int(re.sub(r"\D", "", variables.get("SLURM_JOB_ID", "0")) or 0) % 1000
-        defaults = {"MASTER_ADDR": first_host(nodes), "MASTER_PORT": str(port)}
-    else:
-        return None
-    found = defaults | {k: variables[k] for k in ("MASTER_ADDR", "MASTER_PORT") if k in variables}
-    problems, numbers = [], []
-    for name, fallback in zip(names, (None, None, "0", "1"), strict=True):
-        text = variables.get(name, fallback) or ""
-        digits = re.match(r"\d+", text)
-        if digits is None:
-            problems.append(Problem(name, f"is {text!r}, not a number", "set it"))
-        numbers.append(int(digits.group()) if digits else 0)
-    problems += [
-        Problem(name, "is not set", "set it to where rank 0 listens")
-        for name in ("MASTER_ADDR", "MASTER_PORT")
-        if not found.get(name)
-    ]
-    if not problems and numbers[0] >= numbers[1]:
-        problems.append(
-            Problem(names[0], f"rank {numbers[0]} of {numbers[1]}", "ranks count from 0")
-        )
-    if problems:
-        raise InputError(problems)
-    address = f"tcp://{found['MASTER_ADDR']}:{found['MASTER_PORT']}"
-    return World(numbers[0], numbers[1], numbers[2], numbers[3], address)
-
-
-def first_host(nodes: str) -> str:
-    """Give the first host of a Slurm node list: ``gpu[003-010,12],x1`` → ``gpu003``."""
-    match = re.match(r"([^\[,]+)(?:\[([^\],-]+))?", nodes)
-    return (match.group(1) + (match.group(2) or "")) if match else ""
+__all__ = ["World", "join", "process_groups"]
 
 
 def join(world: World, *, timeout_s: float = 600.0) -> None:
@@ -110,8 +29,7 @@ def join(world: World, *, timeout_s: float = 600.0) -> None:
     backend = "cpu:gloo,cuda:nccl" if world.device.type == "cuda" else "gloo"
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
-    if world.rank == 0 and "TORCHELASTIC_RUN_ID" not in os.environ:
-        _check_port(world.rendezvous)
+    check_port(world, os.environ)
     method = "env://" if "TORCHELASTIC_RUN_ID" in os.environ else world.rendezvous
     try:
         dist.init_process_group(
@@ -125,28 +43,9 @@ def join(world: World, *, timeout_s: float = 600.0) -> None:
                 "rendezvous",
                 f"rank {world.rank} of {world.size} could not meet the others at "
                 f"{world.rendezvous}: {reason}",
-                "check MASTER_ADDR, MASTER_PORT, GLOO_SOCKET_IFNAME and that every rank was started",
+                "check MASTER_ADDR, MASTER_PORT, GLOO_SOCKET_IFNAME, and that all ranks started",
             )
         ) from None
-
-
-def _check_port(rendezvous: str) -> None:
-    """Say so at once if the port where rank 0 listens is taken."""
-    match = re.match(r"tcp://(.*):(\d+)$", rendezvous)
-    if match is None:
-        return
-    host, port = match.group(1), int(match.group(2))
-    try:
-        with socket.create_server((host, port)):
-            return
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            rule = f"port {port} on {host} is in use"
-            remedy = "set MASTER_PORT to another"
-        else:
-            rule = f"rank 0 cannot listen on {host}:{port}: {error.strerror or error}"
-            remedy = "set MASTER_ADDR to an address of rank 0's host"
-        raise MachineError(Problem("MASTER_PORT", rule, remedy)) from None
 
 
 def process_groups(program: Program, world: World) -> dict[tuple[str, ...], Group]:
@@ -167,7 +66,8 @@ def process_groups(program: Program, world: World) -> dict[tuple[str, ...], Grou
         if step.communicates
     }
     exchanges = world.device.type == "cpu"
-    found = {(): Group(_world(), world.size, world.rank, exchanges)}
+    everyone = Group(_world(), world.size, world.rank, exchanges)
+    found: dict[tuple[str, ...], Group] = {(): everyone}
     directions = [("forward",), ("backward",)] if mesh.extent("pp") > 1 else []
     for names in [*sorted(axes), *directions]:
         along = ("pp",) if names in directions else names

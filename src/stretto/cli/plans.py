@@ -1,0 +1,154 @@
+"""Which plan is meant: read from a file, made from words, or a sensible one for this machine."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from stretto.cluster import Cluster, local
+from stretto.errors import PlanError, Problem
+from stretto.model import Model
+from stretto.plan import Batch, Plan, override
+
+_SEQUENCES, _SEQ, _MICRO_BATCH = 16, 256, 8  # of a plan that nobody stated
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is known of a plan before it is made.
+
+    Attributes:
+        base: The plan of a file or of a run; None for none.
+        binding: Whether `base` is what the user named: then words for a mesh contradict it.
+        mesh: Words for a mesh, as `Plan.of` takes them.
+        changes: (dotted key, value) to set.
+        ranks: How many ranks there are to be; None for what suits plan and machine.
+    """
+
+    base: Plan | None = None
+    binding: bool = False
+    mesh: Mapping[str, Any] | None = None
+    changes: Sequence[tuple[str, Any]] = ()
+    ranks: int | None = None
+
+
+def read_plan(path: Path) -> Plan:
+    """Give the plan in a file, or that of a run.
+
+    Raises:
+        PlanError: It cannot be read; all that is wrong with it.
+    """
+    path = path / "plan.toml" if path.is_dir() else path
+    try:
+        return Plan.from_toml(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "is not UTF-8"
+        remedy = "name a plan in TOML, or the directory of a run"
+        raise PlanError(Problem(str(path), f"cannot be read: {reason}", remedy)) from None
+    except PlanError as error:
+        raise PlanError(replace(p, field=f"{path.name}: {p.field}") for p in error.problems) from None
+
+
+def plan_of(wish: Wish, model: Model | None) -> Plan:
+    """Give the plan that is meant; `Plan.check` says whether it can run.
+
+    Raises:
+        PlanError: All that contradicts itself, and keys or values that no plan has.
+    """
+    mesh = wish.mesh or {}
+    if wish.binding and mesh:
+        raise PlanError(
+            Problem(key, "the plan's file states mesh and rules", f"write mesh.{key}=…, or no --plan")
+            for key in mesh
+        )
+    base = wish.base
+    fits = base is not None and wish.ranks in (None, base.mesh.size)
+    if base is None or mesh or not (fits or wish.binding):
+        base = _meshed(base, mesh, ranks=wish.ranks, model=model)
+    plan = override(base, wish.changes)
+    stated = {key for key, _ in wish.changes}
+    if wish.binding or "batch.micro_batch" in stated:
+        return plan
+    return _batched(plan)
+
+
+def _meshed(
+    base: Plan | None, mesh: Mapping[str, Any], *, ranks: int | None, model: Model | None
+) -> Plan:
+    """Give `base`, or a plan that nobody stated, on a mesh for `ranks`."""
+    plan = base or Plan(batch=Batch(_SEQUENCES, _MICRO_BATCH, _seq(model)))
+    inner = mesh.get("pp", 1) * mesh.get("tp", 1)
+    if ranks is not None and "dp" not in mesh and ranks % inner:
+        rule = f"must be divisible by pp × tp, but {ranks} % {inner} = {ranks % inner}"
+        raise PlanError(Problem("nproc", rule, f"use {max(1, ranks // inner) * inner}, or state dp"))
+    if ranks is None:
+        share = max(1, devices() // inner)
+        dp = max(d for d in range(1, share + 1) if plan.batch.sequences % d == 0)
+    else:
+        dp = ranks // inner
+    words = {"dp": dp, "zero": 1} | mesh
+    made = Plan.of(**words)
+    return replace(plan, mesh=made.mesh, rules=made.rules, pipeline=replace(plan.pipeline, cut=()))
+
+
+def _seq(model: Model | None) -> int:
+    return min(_SEQ, model.positions) if model else _SEQ
+
+
+def _batched(plan: Plan) -> Plan:
+    """Give the plan with micro-batches that divide each replica's share, and fill the pipeline."""
+    share, rest = divmod(plan.batch.sequences, plan.replicas)
+    if rest or not share:
+        return plan
+    most = min(plan.batch.micro_batch, max(1, share // plan.stages))
+    size = max(m for m in range(1, most + 1) if share % m == 0)
+    return replace(plan, batch=replace(plan.batch, micro_batch=size))
+
+
+def devices() -> int:
+    """Give how many ranks this machine has devices for: its GPUs, else its cores."""
+    return _gpus() or local().devices
+
+
+def cluster_of(ranks: int, *, here: int) -> Cluster:
+    """Give the machines on which `ranks` run, `here` of them on this one, as one like it."""
+    return replace(local(devices=here), devices=ranks)
+
+
+def _gpus() -> int:
+    """Give how many NVIDIA devices PyTorch would see, without importing it."""
+    if importlib.metadata.version("torch").endswith("+cpu"):
+        return 0
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
+    return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+
+
+def in_words(plan: Plan) -> str:
+    """Give a plan in a line."""
+    axes = [f"{name} {extent}" for name, extent in plan.mesh.axes if extent > 1]
+    stores = [
+        what
+        for what, table in (
+            ("parameters", plan.rules.parameter),
+            ("gradients", plan.rules.gradient),
+            ("optimizer state", plan.rules.optimizer),
+        )
+        if table and plan.replicas > 1
+    ]
+    batch = plan.batch
+    parts = [
+        " × ".join(axes) or "one rank",
+        *([f"{', '.join(stores)} sharded"] if stores else []),
+        *([plan.pipeline.schedule] if plan.stages > 1 else []),
+        *([f"{plan.memory.recompute} recompute"] if plan.memory.recompute != "none" else []),
+        plan.numerics.dtype + (" compiled" if plan.numerics.compile else ""),
+        f"{batch.sequences} sequences × {batch.seq} tokens a step, "
+        f"{plan.micro_batches} × {batch.micro_batch} a replica",
+    ]
+    return "; ".join(parts)

@@ -1,0 +1,49 @@
+"""Problems for people: all of them, aligned, on standard error."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from stretto.errors import Problem, StrettoError
+
+_WIDEST = 28  # a longer field has a line of its own
+
+
+def complain(error: StrettoError) -> None:
+    """Print what is wrong."""
+    count = len(error.problems)
+    head = "stretto: " + ("cannot do that" if count == 1 else f"{count} things are wrong")
+    print("\n".join([head, *table(error.problems)]), file=sys.stderr)
+
+
+def table(problems: Iterable[Problem]) -> Iterator[str]:
+    """Give problems as lines: the field; what must hold; after an arrow, what would satisfy it."""
+    listed = tuple(problems)
+    width = max((len(p.field) for p in listed if len(p.field) <= _WIDEST), default=0)
+    room = max(40, shutil.get_terminal_size((100, 24)).columns - width - 4)
+    for problem in listed:
+        lines = [
+            *textwrap.wrap(problem.rule, room, break_on_hyphens=False),
+            *textwrap.wrap(
+                f"→ {problem.remedy}", room, subsequent_indent="  ", break_on_hyphens=False
+            ),
+        ]
+        if len(problem.field) > _WIDEST:
+            yield f"  {problem.field}"
+            yield from (f"  {'':{width}}  {line}" for line in lines)
+        else:
+            yield f"  {problem.field:{width}}  {lines[0]}"
+            yield from (f"  {'':{width}}  {line}" for line in lines[1:])
+
+
+@contextmanager
+def listed(problems: list[Problem]) -> Iterator[None]:
+    """Put what is wrong into a list, and go on."""
+    try:
+        yield
+    except StrettoError as error:
+        problems += error.problems
