@@ -17,6 +17,7 @@ from stretto.plan import Batch, Numerics, Plan
 from stretto.program.lower import lower
 from stretto.recipe import Recipe
 from stretto.runtime.executor import Executor
+from stretto.runtime.rank import Rank
 from stretto.runtime.state import fill, fresh
 from stretto.runtime.world import World, process_groups
 
@@ -52,8 +53,9 @@ def build(rank: int, world: int, *, config: Config, plan: Callable[..., Plan], m
         lr=config.learning_rate, schedule="constant", warmup=0.0, beta2=0.999,
         weight_decay=config.weight_decay, clip=config.clip, seed=config.seed,
     )  # fmt: skip
-    executor = Executor(program, rank, torch.device("cpu"), process_groups(program, here), recipe)
-    fill(executor, fresh(seed=config.seed, shape=program.model.shape))
+    mine = Rank(program, rank, torch.device("cpu"), process_groups(program, here), recipe)
+    executor = Executor(mine)
+    fill(mine, fresh(seed=config.seed, shape=program.model.shape))
     axes = dict(made.rules.compute).get("batch", ())
     share = program.placement.mesh.index(rank, axes)
     source = batches(config, share=share, shares=made.replicas)

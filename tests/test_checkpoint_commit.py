@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -104,6 +104,20 @@ def saved(*steps: int) -> MemoryStorage:
     return storage.after_power_loss(Random(0))
 
 
+def outcomes(storage: MemoryStorage) -> Iterable[MemoryStorage]:
+    """Give what a loss of power may leave, every kind of it once."""
+    found = [storage.after_power_loss(Random(seed)) for seed in range(32)]
+    return {everything(after, Path()): after for after in found}.values()
+
+
+def everything(storage: MemoryStorage, path: Path) -> object:
+    """Give all that is at a path, to compare."""
+    try:
+        return storage.read(path)
+    except OSError:
+        return tuple((name, everything(storage, path / name)) for name in storage.names(path))
+
+
 def operations_of_a_save() -> int:
     storage = saved(10, 20)
     save(storage, 30)
@@ -131,8 +145,7 @@ def test_a_loss_of_power_at_any_operation_leaves_the_newest_whole_checkpoint_to_
         storage.faults = {at: PowerLoss()}
         with pytest.raises(PowerLoss):
             save(storage, 30)
-        for seed in range(4):
-            after = storage.after_power_loss(Random(seed))
+        for after in outcomes(storage):
             steps = intact(after)
             assert 20 in steps.values()
             assert steps[latest(after)]
@@ -212,7 +225,11 @@ def test_no_space_is_refused_with_its_numbers_before_anything_is_written() -> No
     storage = saved(10, 20)
     storage.capacity_bytes = 0
     storage.capacity_bytes = 10 - storage.free_bytes(DIRECTORY)
-    ends = save(storage, 30)
+    parts = [part(30, rank) for rank in range(WORLD)]
+    ends = together(
+        [saving(DIRECTORY, p, rank=r, world=WORLD, storage=storage) for r, p in enumerate(parts)]
+    )
+    assert all(len(tuple(p.chunks)) == 2 for p in parts)
     assert "needs 11 B (11 bytes), and 10 B (10 bytes) are free" in message(ends, 0)
     assert "needs 11 B (11 bytes)" in message(ends, 1)
     assert all(isinstance(end, MachineError) for end in ends)

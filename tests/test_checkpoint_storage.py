@@ -102,6 +102,15 @@ def test_bytes_are_synchronised_before_a_local_write_returns(
     assert sizes == [5]
 
 
+def test_what_is_made_is_synchronised_in_each_directory_around_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_ino))
+    LOCAL.make(tmp_path / "a" / "b")
+    assert synced == [tmp_path.stat().st_ino, (tmp_path / "a").stat().st_ino]
+
+
 def outcomes(before: Callable[[MemoryStorage], None]) -> set[tuple[tuple[str, bytes], ...]]:
     """Give every content of the root that a loss of power may leave."""
     storage = MemoryStorage()

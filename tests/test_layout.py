@@ -7,6 +7,7 @@ import itertools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from stretto.layout import Kind, Layout, Step, apply, intersect, redistribute
 from stretto.mesh import Mesh
 
@@ -19,7 +20,9 @@ def layouts(draw: st.DrawFn, dims: int = 2) -> Layout:
     """Each axis, in any order, splits a dimension, or holds parts, or replicates."""
     order = draw(st.permutations(AXES))
     places = [draw(st.integers(-2, dims - 1)) for _ in order]
-    split = tuple(tuple(a for a, p in zip(order, places, strict=True) if p == d) for d in range(dims))
+    split = tuple(
+        tuple(a for a, p in zip(order, places, strict=True) if p == d) for d in range(dims)
+    )
     partial = tuple(a for a, p in zip(order, places, strict=True) if p == -1)
     return Layout(split, partial, draw(st.sampled_from(("sum", "max"))))
 
@@ -28,9 +31,7 @@ def layouts(draw: st.DrawFn, dims: int = 2) -> Layout:
 def test_boxes_tile_the_tensor_but_for_replicas_and_parts(layout: Layout) -> None:
     shape = (12, 12)
     copies = MESH.size // MESH.extent(*layout.dims[0], *layout.dims[1])
-    held = {
-        point: 0 for point in itertools.product(range(shape[0]), range(shape[1]))
-    }
+    held = dict.fromkeys(itertools.product(range(shape[0]), range(shape[1])), 0)
     for rank in range(MESH.size):
         rows, columns = layout.box(shape, mesh=MESH, rank=rank)
         for point in itertools.product(range(*rows), range(*columns)):

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from stretto.errors import ModelError
 from stretto.model import BlockKind, Model, Rope
 

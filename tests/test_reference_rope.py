@@ -42,7 +42,9 @@ def stated(rope: Rope) -> dict[str, Any]:
     """What a config.json says of it: what is not as by default."""
     keys = {"theta": "rope_theta", "scaling": "rope_type"}
     keys |= {"original_positions": "original_max_position_embeddings"}
-    own = {f.name: getattr(rope, f.name) for f in fields(Rope) if getattr(rope, f.name) != f.default}
+    own = {
+        f.name: getattr(rope, f.name) for f in fields(Rope) if getattr(rope, f.name) != f.default
+    }
     return {
         keys.get(name, name): list(value) if isinstance(value, tuple) else value
         for name, value in own.items()

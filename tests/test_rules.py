@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from stretto.layout import Layout
 from stretto.mesh import Mesh
 from stretto.model import Model, Parameter

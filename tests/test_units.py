@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from stretto.errors import InputError
 from stretto.units import Quantity, parse, show_bytes, show_count, show_seconds
 

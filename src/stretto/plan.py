@@ -447,7 +447,7 @@ def _table_problems(
         if dim not in dims:
             near = difflib.get_close_matches(dim, dims, n=1)
             yield Problem(
-                where, f"a {name} rule cannot split {dim!r}",
+                where, f"{name} rules cannot split {dim!r}",
                 f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(dims)}",
             )  # fmt: skip
         for axis in axes:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any, TypeVar, get_args, get_type_hints
 
+from stretto.data.tokenizer import SMALLEST
 from stretto.errors import Problem
 from stretto.plan import Plan
 from stretto.recipe import Recipe
@@ -85,6 +86,14 @@ def _name(value: Any) -> str:
     return value
 
 
+def _vocab(value: Any) -> int:
+    if type(value) is not int or 0 < value < SMALLEST or value < 0:
+        raise ValueError(
+            f"write a whole number of {SMALLEST} or more: all bytes and the end of text"
+        )
+    return value
+
+
 def _schedule(value: Any) -> str:
     choices = get_args(get_type_hints(Recipe)["schedule"])
     if value not in choices:
@@ -121,7 +130,7 @@ RUN: Mapping[str, Reader] = MappingProxyType(
         "checkpoint_every": _whole(-1),
         "evaluate_every": _whole(-1),
         "keep": _whole(2),
-        "vocab": _whole(257),
+        "vocab": _vocab,
         "valid_fraction": _number(0, 0.5, open_=True),
         "mask_documents": _flag,
         "field": _name,
@@ -200,7 +209,12 @@ def read(tree: Any, kind: type[T], readers: Mapping[str, Reader], *, where: str)
 
 
 def _unknown(key: str, taken: Iterable[str]) -> Problem:
-    tables: Mapping[str, Iterable[str]] = {"mesh": MESH, "recipe": RECIPE, "run": RUN, "plan": _PLAN}
+    tables: Mapping[str, Iterable[str]] = {
+        "mesh": MESH,
+        "recipe": RECIPE,
+        "run": RUN,
+        "plan": _PLAN,
+    }
     known = [name for kind in taken for name in tables[kind]]
     leaves = [name for name in known if name.rpartition(".")[2] == key]
     near = leaves or difflib.get_close_matches(key, known, n=1)

@@ -50,7 +50,9 @@ def read_plan(path: Path) -> Plan:
         remedy = "name a plan in TOML, or the directory of a run"
         raise PlanError(Problem(str(path), f"cannot be read: {reason}", remedy)) from None
     except PlanError as error:
-        raise PlanError(replace(p, field=f"{path.name}: {p.field}") for p in error.problems) from None
+        raise PlanError(
+            replace(p, field=f"{path.name}: {p.field}") for p in error.problems
+        ) from None
 
 
 def plan_of(wish: Wish, model: Model | None) -> Plan:
@@ -62,18 +64,17 @@ def plan_of(wish: Wish, model: Model | None) -> Plan:
     mesh = wish.mesh or {}
     if wish.binding and mesh:
         raise PlanError(
-            Problem(key, "the plan's file states mesh and rules", f"write mesh.{key}=…, or no --plan")
+            Problem(
+                key, "the plan's file states mesh and rules", f"write mesh.{key}=…, or no --plan"
+            )
             for key in mesh
         )
     base = wish.base
-    fits = base is not None and wish.ranks in (None, base.mesh.size)
-    if base is None or mesh or not (fits or wish.binding):
-        base = _meshed(base, mesh, ranks=wish.ranks, model=model)
-    plan = override(base, wish.changes)
-    stated = {key for key, _ in wish.changes}
-    if wish.binding or "batch.micro_batch" in stated:
-        return plan
-    return _batched(plan)
+    suits = base is not None and wish.ranks in (None, base.mesh.size)
+    if base is not None and (wish.binding or (suits and not mesh)):
+        return override(base, wish.changes)
+    plan = override(_meshed(base, mesh, ranks=wish.ranks, model=model), wish.changes)
+    return plan if "batch.micro_batch" in dict(wish.changes) else _batched(plan)
 
 
 def _meshed(
@@ -84,7 +85,9 @@ def _meshed(
     inner = mesh.get("pp", 1) * mesh.get("tp", 1)
     if ranks is not None and "dp" not in mesh and ranks % inner:
         rule = f"must be divisible by pp × tp, but {ranks} % {inner} = {ranks % inner}"
-        raise PlanError(Problem("nproc", rule, f"use {max(1, ranks // inner) * inner}, or state dp"))
+        raise PlanError(
+            Problem("nproc", rule, f"use {max(1, ranks // inner) * inner}, or state dp")
+        )
     if ranks is None:
         share = max(1, devices() // inner)
         dp = max(d for d in range(1, share + 1) if plan.batch.sequences % d == 0)

@@ -23,7 +23,8 @@ def adamw(tensors: Sequence[Owned], *, recipe: Recipe, lr: float, step: int, fac
         recipe: Decay rates, epsilon and weight decay.
         lr: Learning rate.
         step: The number of this update, counted from 1.
-        factor: What gradients are multiplied by: the kernel does it on the way.
+        factor: What gradients are multiplied by: on the way, but the kernel takes it in float32
+            only.
     """
     for decay in (True, False):
         some = [t[1:] for t in tensors if t[0] is decay and t[1].numel()]
@@ -32,10 +33,15 @@ def adamw(tensors: Sequence[Owned], *, recipe: Recipe, lr: float, step: int, fac
         gradients, masters, firsts, seconds = (list(column) for column in zip(*some, strict=True))
         device = masters[0].device
         steps = [torch.tensor(float(step), device=device)] * len(some)
+        scale = None
+        if masters[0].dtype == torch.float64:
+            torch._foreach_mul_(gradients, factor)
+        else:
+            scale = torch.tensor(1.0 / factor, device=device)
         torch._fused_adamw_(
             masters, gradients, firsts, seconds, [], steps,
             lr=lr, beta1=recipe.beta1, beta2=recipe.beta2, eps=recipe.eps,
             weight_decay=recipe.weight_decay if decay else 0.0,
             amsgrad=False, maximize=False,
-            grad_scale=torch.tensor(1.0 / factor, device=device),
+            grad_scale=scale,
         )  # fmt: skip

@@ -16,7 +16,7 @@ from stretto.initial import initial
 from stretto.layout import Box
 from stretto.model import Parameter
 from stretto.program.instruction import Buffer, Role, Spec
-from stretto.runtime.executor import DTYPES, Executor
+from stretto.runtime.rank import DTYPES, Rank
 
 Source = Callable[[Parameter, str, Box], Tensor]
 """(parameter, ``weight``, ``first`` or ``second``, box) → the content of the box."""
@@ -33,42 +33,43 @@ def fresh(*, seed: int, shape: Callable[[Parameter], tuple[int, ...]]) -> Source
     return source
 
 
-def fill(executor: Executor, source: Source) -> None:
+def fill(rank: Rank, source: Source) -> None:
     """Fill a rank's parameters and optimizer state from `source`."""
-    parameters = {p.name: p for p in executor.program.model.parameters}
-    for name in executor.stage.resting(Role.PARAMETER, Role.STATE):
-        spec = executor.stage.buffers[name]
+    parameters = {p.name: p for p in rank.program.model.parameters}
+    for name in rank.stage.resting(Role.PARAMETER, Role.STATE):
+        spec = rank.stage.buffers[name]
         parameter = parameters[spec.parameter]
-        box, local = box_of(executor, spec)
-        tensor = torch.zeros(local, dtype=DTYPES[spec.dtype], device=executor.device)
+        box, local = _box(rank, spec, true=rank.program.model.shape(parameter))
+        tensor = torch.zeros(local, dtype=DTYPES[spec.dtype], device=rank.device)
         if all(start < stop for start, stop in box):
             inner = tuple(slice(0, stop - start) for start, stop in box)
             tensor[inner] = source(parameter, _content(name), box).to(tensor)
-        executor.buffers[name] = tensor
+        rank.buffers[name] = tensor
 
 
-def pieces(executor: Executor) -> Iterator[Piece]:
+def pieces(rank: Rank) -> Iterator[Piece]:
     """Give what this rank is to save: the first holder of a box saves it."""
-    model = executor.program.model
+    model = rank.program.model
     parameters = {p.name: p for p in model.parameters}
-    executor.settle()
-    mesh = executor.program.placement.mesh
-    masters = {s.parameter for n, s in executor.stage.buffers.items() if n.startswith("master:")}
-    first_stage = _first_stage(executor)
-    for name in executor.stage.resting(Role.PARAMETER, Role.STATE):
-        spec = executor.stage.buffers[name]
+    rank.settle()
+    mesh = rank.program.placement.mesh
+    masters = {s.parameter for n, s in rank.stage.buffers.items() if n.startswith("master:")}
+    first_stage = _first_stage(rank)
+    for name in rank.stage.resting(Role.PARAMETER, Role.STATE):
+        spec = rank.stage.buffers[name]
         if spec.role is Role.PARAMETER and spec.parameter in masters:
             continue
-        if not spec.layout.owns(mesh=mesh, rank=executor.rank, besides=("pp",)):
+        if not spec.layout.owns(mesh=mesh, rank=rank.number, besides=("pp",)):
             continue
-        if first_stage[spec.parameter] != executor.stage.stage:
+        if first_stage[spec.parameter] != rank.stage.stage:
             continue
-        box, _ = box_of(executor, spec)
+        true = model.shape(parameters[spec.parameter])
+        box, _ = _box(rank, spec, true=true)
         if any(start >= stop for start, stop in box):
             continue
         inner = tuple(slice(0, stop - start) for start, stop in box)
         parameter = parameters[spec.parameter]
-        tensor = executor.buffers[name][inner]
+        tensor = rank.buffers[name][inner]
         yield Piece(piece_name(parameter.name, _content(name)), model.shape(parameter), box, tensor)
 
 
@@ -77,12 +78,10 @@ def piece_name(parameter: str, what: str) -> str:
     return parameter if what == "weight" else f"{parameter}#{what}"
 
 
-def box_of(executor: Executor, spec: Spec) -> tuple[Box, tuple[int, ...]]:
+def _box(rank: Rank, spec: Spec, *, true: tuple[int, ...]) -> tuple[Box, tuple[int, ...]]:
     """Give a rank's box of a buffer, cut to the true tensor, and the local shape with padding."""
-    placement = executor.program.placement
-    parameter = next(p for p in executor.program.model.parameters if p.name == spec.parameter)
-    padded = spec.layout.box(spec.shape, mesh=placement.mesh, rank=executor.rank)
-    true = executor.program.model.shape(parameter)
+    placement = rank.program.placement
+    padded = spec.layout.box(spec.shape, mesh=placement.mesh, rank=rank.number)
     box = tuple(
         (min(start, size), min(stop, size))
         for (start, stop), size in zip(padded, true, strict=True)
@@ -95,9 +94,9 @@ def _content(name: Buffer) -> str:
     return kind if kind in ("first", "second") else "weight"
 
 
-def _first_stage(executor: Executor) -> dict[str, int]:
+def _first_stage(rank: Rank) -> dict[str, int]:
     first: dict[str, int] = {}
-    for stage in executor.program.stages:
+    for stage in rank.program.stages:
         for spec in stage.buffers.values():
             first.setdefault(spec.parameter, stage.stage)
     return first

@@ -27,8 +27,9 @@ from stretto.program.forward import forward_only
 from stretto.program.instruction import Program
 from stretto.program.lower import lower
 from stretto.recipe import Recipe
-from stretto.runtime.executor import DTYPES, Executor
+from stretto.runtime.executor import Executor
 from stretto.runtime.probe import matrix_rate, peak_bytes
+from stretto.runtime.rank import DTYPES, Rank
 from stretto.runtime.state import Source, fill, fresh, piece_name, pieces
 from stretto.runtime.weights import read_box
 from stretto.runtime.world import World, process_groups
@@ -137,11 +138,10 @@ def train(
     if program.placement.mesh.size != world.size:
         raise PlanError(_world_problem(program, world))
     groups = process_groups(program, world)
-    executor = Executor(program, world.rank, world.device, groups, job.recipe)
-    first = _start(job, executor, world, note=note)
-    trial = Executor(
-        forward_only(program), world.rank, world.device, groups, job.recipe, executor.buffers
-    )
+    rank = Rank(program, world.rank, world.device, groups, job.recipe)
+    first = _start(job, rank, world, note=note)
+    executor = Executor(rank)
+    trial = Executor(rank.on(forward_only(program)))
     dtype = DTYPES[job.plan.numerics.dtype]
     dist.barrier()
     rates = torch.tensor([matrix_rate(world.device, dtype)], device=world.device)
@@ -151,13 +151,13 @@ def train(
         for step, batches in enumerate(ready, start=first):
             waited = meter.waited(ready.wait_s)
             outcome = executor.step(batches, step=step, stop=stopping.asked > 0)
-            record = meter.record(step, outcome, executor.clock, waited)
+            record = meter.record(step, outcome, rank.clock, waited)
             last = step + 1 == job.recipe.steps
             if last or (_due(step + 1, job.evaluate_every) and not outcome.stop):
-                executor.settle()
+                rank.settle()
                 record["valid_loss"] = evaluate(job, trial, world)
             if last or outcome.stop or _due(step + 1, job.checkpoint_every):
-                record["saved"] = save(job, executor, world, step=step + 1)
+                record["saved"] = save(job, rank, world, step=step + 1)
             if world.rank == 0:
                 report(Record(**record))
             meter.go_on()
@@ -221,7 +221,7 @@ def _reader(feed: Feed, plan: Plan, replica: int) -> Callable[[int], list[MicroB
 def evaluate(job: Job, trial: Executor, world: World) -> float:
     """Give the mean loss over held-out text: the same windows whatever the plan."""
     plan, batch = job.plan, job.plan.batch
-    replica = _replica(trial.program, world)
+    replica = _replica(trial.rank.program, world)
     windows = -(-(job.valid.size - 1) // batch.seq)
     most = max(1, EVALUATED // (batch.seq * batch.sequences))
     steps = min(-(-windows // batch.sequences), most)
@@ -251,17 +251,17 @@ def _dealt(job: Job, *, steps: int) -> Iterator[list[MicroBatch]]:
 # ── where a run starts and what it leaves ────────────────────────────────────────────────────────
 
 
-def _start(job: Job, executor: Executor, world: World, *, note: Callable[[Problem], None]) -> int:
+def _start(job: Job, rank: Rank, world: World, *, note: Callable[[Problem], None]) -> int:
     """Fill the rank's state; give the first step."""
     model = job.model
     if job.resume:
         path, manifest, problems = _newest(job, world)
         for problem in problems if world.rank == 0 else ():
             note(problem)
-        fill(executor, _from_checkpoint(path, manifest))
+        fill(rank, _from_checkpoint(path, manifest))
         return manifest.step
     start = fresh(seed=job.recipe.seed, shape=model.shape)
-    fill(executor, start if job.weights is None else _from_pretrained(job.weights, model, start))
+    fill(rank, start if job.weights is None else _from_pretrained(job.weights, model, start))
     return 0
 
 
@@ -317,7 +317,7 @@ def _verify(path: Path, manifest: Manifest, world: World) -> list[Problem]:
     return problems
 
 
-def save(job: Job, executor: Executor, world: World, *, step: int) -> Path:
+def save(job: Job, rank: Rank, world: World, *, step: int) -> Path:
     """Commit a checkpoint of all ranks."""
     return checkpoints.save(
         job.checkpoints,
@@ -328,7 +328,7 @@ def save(job: Job, executor: Executor, world: World, *, step: int) -> Path:
             "recipe": asdict(job.recipe),
             "data": _data(job),
         },
-        pieces=pieces(executor),
+        pieces=pieces(rank),
         rank=world.rank,
         world=world.size,
         barrier=dist.barrier,

@@ -1,0 +1,243 @@
+"""The directory of a run: what is in it, and how it is read and written.
+
+plan.toml         the plan, resolved; the last one, if the run went on under another
+recipe.toml       recipe, settings of the run and where its text is
+config.json       the model, in Hugging Face format; tokenizer.json beside it
+environment.json  versions, machine and command line of every start
+metrics.jsonl     what there was to say after every step; TensorBoard's events.… beside it
+log.txt           what was printed
+checkpoints/      to go on from
+model/            at the end, the model in Hugging Face format
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import platform
+import shutil
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from stretto.checkpoint.commit import find
+from stretto.cli.keys import RECIPE, RUN, Settings, read
+from stretto.cli.plans import read_plan
+from stretto.cli.say import listed
+from stretto.cluster import local
+from stretto.errors import CheckpointError, InputError, MachineError, Problem
+from stretto.huggingface import read_config, write_config
+from stretto.model import Model
+from stretto.plan import Plan
+from stretto.recipe import Recipe
+
+_PACKAGES = ("stretto", "torch", "numpy", "safetensors", "tokenizers", "rich", "tensorboardX")
+_VARIABLES = ("NCCL_", "GLOO_", "TORCH_", "OMP_", "MKL_", "CUDA_", "SLURM_", "RANK", "WORLD_SIZE",
+              "LOCAL_", "MASTER_")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What decides a run, as its directory keeps it.
+
+    Attributes:
+        model: What is trained.
+        plan: How.
+        recipe: Optimizer, learning rates and length.
+        settings: What else the run does.
+        data: Text, or a directory with prepared tokens.
+        tokenizer: The tokenizer that was named; None for one of the run's own.
+        weights: Where its weights came from; None for fresh ones.
+    """
+
+    model: Model
+    plan: Plan
+    recipe: Recipe
+    settings: Settings
+    data: tuple[Path, ...]
+    tokenizer: Path | None = None
+    weights: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """A run on disk.
+
+    Attributes:
+        path: Its directory.
+    """
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """The directory of its checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """The directory of its model in Hugging Face format, once there is one."""
+        return self.path / "model"
+
+    @property
+    def tokenizer(self) -> Path:
+        """Its tokenizer."""
+        return self.path / "tokenizer.json"
+
+    @property
+    def metrics(self) -> Path:
+        """What there was to say after every step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def log(self) -> Path:
+        """What was printed."""
+        return self.path / "log.txt"
+
+    @property
+    def is_one(self) -> bool:
+        """Whether there is a run."""
+        return (self.path / "recipe.toml").is_file()
+
+    def read(self) -> Start:
+        """Give what decided the run.
+
+        Raises:
+            InputError: It is no run, or what is wrong with it.
+        """
+        if not self.is_one:
+            rule = "is no run: it has no recipe.toml"
+            raise InputError(Problem(str(self.path), rule, "name a directory that train has made"))
+        problems: list[Problem] = []
+        with listed(problems):
+            model = read_config(self.path / "config.json")
+        with listed(problems):
+            plan = read_plan(self.path)
+        with listed(problems):
+            tree = self._recipe()
+        if problems:
+            raise InputError(problems)
+        recipe, settings, text = tree
+        data = tuple(Path(p) for p in text["data"])
+        named = {k: Path(text[k]) for k in ("tokenizer", "weights") if k in text}
+        return Start(model, plan, recipe, settings, data, **named)
+
+    def _recipe(self) -> tuple[Recipe, Settings, Mapping[str, Any]]:
+        path = self.path / "recipe.toml"
+        try:
+            tree = tomllib.loads(path.read_text(encoding="utf-8"))
+            recipe = read(tree["recipe"], Recipe, RECIPE, where="recipe")
+            settings = read(tree["run"], Settings, RUN, where="run")
+            text = tree["text"]
+            if not all(isinstance(p, str) for p in text["data"]):
+                raise ValueError("text.data is no list of paths")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            rule = f"cannot be read: {error}"
+            raise InputError(Problem(str(path), rule, "mend it, or begin another run")) from None
+        return recipe, settings, text
+
+    def write(self, start: Start, *, command: list[str]) -> None:
+        """Keep what decides the run, and where and how it is started.
+
+        Raises:
+            MachineError: The disk refuses.
+        """
+        text: dict[str, Any] = {"data": [str(p.resolve()) for p in start.data]}
+        for name in ("tokenizer", "weights"):
+            path = getattr(start, name)
+            if path is not None:
+                text[name] = str(path.resolve())
+        tree = {"recipe": asdict(start.recipe), "run": asdict(start.settings), "text": text}
+        with refusing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            _write_json(self.path / "config.json", write_config(start.model))
+            (self.path / "plan.toml").write_text(start.plan.to_toml(), encoding="utf-8")
+            (self.path / "recipe.toml").write_text(tomli_w.dumps(tree), encoding="utf-8")
+            _add_start(self.path / "environment.json", command)
+
+    def keep_tokenizer(self, path: Path) -> None:
+        """Copy a tokenizer, and what says which token ends a text.
+
+        Raises:
+            MachineError: The disk refuses.
+        """
+        with refusing(self.path):
+            for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+                source = (path if path.is_dir() else path.parent) / name
+                if source.is_file():
+                    shutil.copyfile(source, self.path / name)
+
+    def newest(self) -> Path | None:
+        """Give the newest checkpoint, if there is one."""
+        try:
+            return find(self.checkpoints).path
+        except CheckpointError:
+            return None
+
+
+def new_name(model: Model, now: datetime.datetime) -> str:
+    """Give the name of a run that begins now: ``2026-05-01-1200-gpt2``."""
+    name = "".join(c if c.isalnum() or c in "-._" else "-" for c in model.name) or "model"
+    return f"{now:%Y-%m-%d-%H%M%S}-{name}"
+
+
+@contextlib.contextmanager
+def refusing(path: Path) -> Iterator[None]:
+    """Say what the machine refuses.
+
+    Raises:
+        MachineError: The disk is full, or `path` may not be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        where = str(error.filename or path)
+        rule = f"cannot be written: {error.strerror or error}"
+        raise MachineError(
+            Problem(where, rule, "make room or give leave, or name another")
+        ) from None
+
+
+def _add_start(path: Path, command: list[str]) -> None:
+    before: list[Any] = []
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        before = found if isinstance(found, list) else []
+    _write_json(path, [*before, environment(command)])
+
+
+def environment(command: list[str]) -> dict[str, Any]:
+    """Give versions, machine, variables and command line, as JSON."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    here = local()
+    return {
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "directory": os.getcwd(),
+        "versions": versions,
+        "machine": {
+            "name": here.name,
+            "system": platform.platform(),
+            "processor": here.device.name,
+            "cores": here.devices,
+            "memory_bytes": int(here.device.memory_bytes * here.devices),
+        },
+        "variables": {k: v for k, v in sorted(os.environ.items()) if k.startswith(_VARIABLES)},
+        "interpreter": sys.executable,
+    }
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,338 @@
+"""``stretto train``."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from stretto.cli.arguments import Parser, paths, words
+from stretto.cli.keys import every, sort
+from stretto.cli.plans import in_words
+from stretto.cli.request import Asked, Request, request
+from stretto.cli.rundir import RunDirectory, refusing
+from stretto.cli.say import table
+from stretto.cli.texts import CACHE, Telling, tokens_of
+from stretto.data.prepared import Prepared
+from stretto.data.tokens import unigram_loss
+from stretto.errors import MachineError, Problem
+from stretto.units import show_count
+
+if TYPE_CHECKING:
+    from stretto.runtime.environment import World
+    from stretto.runtime.train import Job, Record
+
+_ABOUT = """\
+Trains a language model. Without arguments: the shipped small model on the shipped text (the King
+James Bible), on all cores of this machine, in a few minutes.
+
+MODEL is a preset (stretto show --help lists them), a config.json of Hugging Face, or a directory
+with one; its weights start fresh, unless --from says where they are.
+
+Under torchrun, or under Slurm's srun, the same command is one rank of a larger run.
+"""
+
+_EXAMPLES = """\
+keys:
+  dp= tp= pp=              ranks of the mesh: data, tensor and pipeline parallel
+  zero= shard=             what data-parallel ranks shard (0 nothing, 1 optimizer, 2 gradients too,
+                           3 parameters too), and over how many of them
+  sequence=                whether activations are split over tp too (true)
+  batch.seq=512, memory.recompute=full, numerics.dtype=bfloat16, …
+                           any key of a plan; stretto show prints one
+  steps= lr= schedule= warmup= decay= final_lr= beta1= beta2= eps= weight_decay= clip= seed=
+                           the recipe: AdamW; cosine, wsd or constant
+  checkpoint_every= evaluate_every= keep= vocab= valid_fraction= mask_documents= field=
+                           the run
+
+examples:
+  stretto train
+  stretto train tiny steps=50 lr=3e-3
+  stretto train path/to/config.json --data texts/ more.jsonl.gz --nproc 8 tp=2 batch.sequences=64
+  stretto train --from path/to/smollm2 --data notes.txt lr=1e-4 steps=200
+  stretto train gpt2 --plan plan.toml --dry-run
+  stretto train --resume runs/2026-05-01-120000-gpt2 --nproc 4 steps=2000
+  torchrun --nproc-per-node 8 -m stretto train gpt2 dp=4 tp=2
+"""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Train, or say what would be trained."""
+    asked, dry, cache, problems = _read(arguments)
+    wanted = request(asked, problems)
+    leads = wanted.world is None or wanted.world.rank == 0
+    with contextlib.ExitStack() as stack:
+        say = _Voice(stack, wanted.run.log if leads and not dry else None, silent=not leads)
+        say(_described(wanted))
+        if dry:
+            return _would(wanted, say)
+        text = _prepared(wanted, cache, say)
+        if leads:
+            _keep(wanted, text)
+            say.open()
+        baseline = unigram_loss(text.train, text.valid)
+        say(_text_in_words(wanted, text, baseline))
+        stopped = _launch(wanted, text)
+        if stopped is not None:
+            say(_how_to_go_on(wanted, stopped))
+            return 128 + stopped
+        if leads:
+            _finish(wanted, baseline, say)
+    return 0
+
+
+def _read(arguments: Sequence[str]) -> tuple[Asked, bool, Path, list[Problem]]:
+    """Give the words of the command, whether it is dry, the cache, and what is wrong with them."""
+    parser = _parser()
+    options, unknown = parser.read(arguments)
+    data, among = paths(options.data)
+    found = words([*options.words, *among])
+    problems = parser.unknown(unknown)
+    problems += [
+        Problem(name, "a second model", f"name one; paths of text stand after --data, or as {name}=…")
+        for name in found.names[1:]
+    ]
+    keys = sort(found.keys, problems, kinds=("mesh", "recipe", "run", "plan"))
+    asked = Asked(
+        next(iter(found.names), None), data, options.plan, options.nproc, options.weights,
+        options.resume, options.run, options.tokenizer, keys,
+    )  # fmt: skip
+    return asked, options.dry_run, options.cache, problems
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "train",
+        usage="[MODEL] [--data PATH …] [--plan FILE] [--nproc N] [--from DIR] [--resume RUN]\n"
+        "                     [--run DIR] [--tokenizer FILE] [--cache DIR] [--dry-run] [key=value …]",
+        about=_ABOUT,
+        examples=_EXAMPLES,
+    )
+    add = parser.add_argument
+    add("words", nargs="*", metavar="MODEL, key=value", help="the model, and keys: see below")
+    add("--data", nargs="+", action="extend", metavar="PATH",
+        help=".txt, .jsonl (both also .gz, .xz) and .parquet files, directories of them, or one "
+        "directory that stretto prepare has made")  # fmt: skip
+    add("--plan", type=Path, metavar="FILE", help="a plan in TOML; else a sensible one is made")
+    add("--nproc", type=_positive, metavar="N",
+        help="ranks to start here (default: what the plan has, else one for each GPU or core)")  # fmt: skip
+    add("--from", dest="weights", type=Path, metavar="DIR",
+        help="weights to start from: a directory in Hugging Face format, or a run")  # fmt: skip
+    add("--resume", type=Path, metavar="RUN",
+        help="go on with a run from its newest checkpoint, under the same plan or any other")  # fmt: skip
+    add("--run", type=Path, metavar="DIR", help="where to keep the run (default: runs/DATE-MODEL)")
+    add("--tokenizer", type=Path, metavar="FILE",
+        help="a tokenizer.json (default: that of the model; else one is trained on the text)")  # fmt: skip
+    add("--cache", type=Path, default=CACHE, metavar="DIR",
+        help=f"where tokens are kept (default: {CACHE})")  # fmt: skip
+    add("--dry-run", action="store_true", help="check everything, print the plan, and stop")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+class _Voice:
+    """Prints, and keeps what is printed in the log of the run once there is one."""
+
+    def __init__(self, stack: contextlib.ExitStack, log: Path | None, *, silent: bool) -> None:
+        self._stack, self._log, self._silent = stack, log, silent
+        self._said: list[str] = []
+        self._file: TextIO | None = None
+
+    def __call__(self, text: str) -> None:
+        if self._silent:
+            return
+        print(text, flush=True)
+        if self._file is None:
+            self._said.append(text)
+        else:
+            self._file.write(text + "\n")
+            self._file.flush()
+
+    def open(self) -> None:
+        """Begin to write the log, with what was said so far."""
+        if self._log is not None:
+            with refusing(self._log):
+                self._file = self._stack.enter_context(self._log.open("a", encoding="utf-8"))
+                self._file.write("".join(f"{text}\n" for text in self._said))
+                self._file.flush()
+
+
+# ── before ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def _described(wanted: Request) -> str:
+    """Give what is about to be done."""
+    start, recipe = wanted.start, wanted.start.recipe
+    model, tokens = start.model, recipe.steps * start.plan.batch.sequences * start.plan.batch.seq
+    weights = f"from {start.weights}" if start.weights else f"fresh, seed {recipe.seed}"
+    if wanted.resume:
+        weights = f"from the newest checkpoint of {wanted.run.path}"
+    rows = {
+        "model": f"{model.name or 'config.json'}: {show_count(model.parameter_count)} parameters, "
+        f"{model.layers} layers × {model.embed}, vocabulary {model.vocab}",
+        "weights": weights,
+        "plan": in_words(start.plan),
+        "recipe": f"{recipe.steps} steps, {show_count(tokens)} tokens; "
+        f"learning rate {recipe.lr:g}, {recipe.schedule}",
+        "text": ", ".join(str(path) for path in start.data),
+        "run": str(wanted.run.path),
+    }
+    return "\n".join(f"{name:9}{text}" for name, text in rows.items())
+
+
+def _would(wanted: Request, say: Callable[[str], None]) -> int:
+    say("\n" + wanted.start.plan.to_toml().rstrip())
+    say("\nnothing was started: this was a dry run")
+    return 0
+
+
+def _prepared(wanted: Request, cache: Path, say: Callable[[str], None]) -> Prepared:
+    """Give the tokens; every rank of a host waits until one has made them."""
+    start = wanted.start
+    telling = Telling() if wanted.world is None or wanted.world.rank == 0 else None
+    found = tokens_of(
+        start.data, cache, model=start.model, tokenizer=start.tokenizer, settings=start.settings,
+        progress=telling,
+    )  # fmt: skip
+    if telling is not None:
+        telling.done()
+    for note in found.notes:
+        say(f"note     {note}")
+    return found
+
+
+def _keep(wanted: Request, text: Prepared) -> None:
+    wanted.run.write(wanted.start, command=sys.argv)
+    wanted.run.keep_tokenizer(text.tokenizer_path)
+
+
+def _text_in_words(wanted: Request, text: Prepared, baseline: float) -> str:
+    start = wanted.start
+    seen = start.recipe.steps * start.plan.batch.sequences * start.plan.batch.seq
+    return (
+        f"tokens   {show_count(text.train.size)} to train on ({seen / text.train.size:.2g} epochs), "
+        f"{show_count(text.valid.size)} held out; a unigram model's loss on those is {baseline:.3f}\n"
+    )
+
+
+# ── the ranks ────────────────────────────────────────────────────────────────────────────────────
+
+
+def _launch(wanted: Request, text: Prepared) -> int | None:
+    """Run the ranks; give the signal at which they stopped before the end."""
+    from stretto.runtime.launch import launch
+    from stretto.runtime.train import Job
+
+    start, settings = wanted.start, wanted.start.settings
+    steps = start.recipe.steps
+    job = Job(
+        model=start.model,
+        plan=start.plan,
+        recipe=start.recipe,
+        train=text.train,
+        valid=text.valid,
+        checkpoints=wanted.run.checkpoints,
+        checkpoint_every=every(settings.checkpoint_every, steps=steps),
+        evaluate_every=every(settings.evaluate_every, steps=steps),
+        weights=start.weights,
+        resume=wanted.resume,
+        mask_documents=settings.mask_documents,
+        keep=settings.keep,
+    )
+    if start.weights is not None and not wanted.resume:
+        from stretto.runtime.weights import check_weights
+
+        check_weights(start.weights, start.model)
+    return launch(lambda world: _work(job, wanted.run, world), nproc=wanted.nproc)
+
+
+def _work(job: Job, run: RunDirectory, world: World) -> int | None:
+    """Be a rank; the first one tells of the run."""
+    from dataclasses import replace
+
+    from stretto.report.metrics import Board, JsonLines
+    from stretto.report.progress import Lines, progress
+    from stretto.runtime.train import train
+
+    home = RunDirectory(_agreed(run.path, world))
+    job = replace(job, checkpoints=home.checkpoints)
+    if world.rank:
+        return train(job, world, report=lambda _: None)
+    with contextlib.ExitStack() as stack, refusing(home.path):
+        log = stack.enter_context(home.log.open("a", encoding="utf-8"))
+        board = stack.enter_context(Board(home.path))
+        sinks = (JsonLines(home.metrics), board, Lines(log), progress(sys.stdout))
+
+        def report(record: Record) -> None:
+            for sink in sinks:
+                sink(record)
+
+        def note(problem: Problem) -> None:
+            text = "\n".join(["note: going on from an older checkpoint", *table([problem])])
+            print(text, file=sys.stderr, flush=True)
+            log.write(text + "\n")
+
+        return train(job, world, report=report, note=note)
+
+
+def _agreed(path: Path, world: World) -> Path:
+    """Give the path that rank 0 has: others, started apart, may have named the run by their clock."""
+    import torch
+    import torch.distributed as dist
+
+    text = os.fsencode(path.resolve())[:4096]
+    frame = torch.zeros(4096, dtype=torch.uint8)
+    frame[: len(text)] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+    frame = frame.to(world.device)
+    dist.broadcast(frame, src=0)
+    return Path(os.fsdecode(bytes(frame.cpu().tolist()).rstrip(b"\0")))
+
+
+# ── after ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _how_to_go_on(wanted: Request, stopped: int) -> str:
+    name = signal.Signals(stopped).name
+    newest = wanted.run.newest()
+    if newest is None:
+        return f"\nstopped by {name} before there was a checkpoint"
+    return (
+        f"\nstopped by {name} after saving {newest.name}; go on with:\n"
+        f"  stretto train --resume {wanted.run.path}"
+    )
+
+
+def _finish(wanted: Request, baseline: float, say: Callable[[str], None]) -> None:
+    """Write the model, say how good it is, and let it write."""
+    from stretto.cli.pretrained import export, load
+    from stretto.cli.samples import samples
+    from stretto.report.metrics import read
+
+    run = wanted.run
+    records = [r for r in read(run.metrics) if "valid_loss" in r]
+    if records:
+        say(
+            f"\nheld-out loss {records[-1]['valid_loss']:.3f} nats per token; "
+            f"a unigram model's is {baseline:.3f}"
+        )
+    if run.model.exists():  # of an earlier end of the run
+        shutil.rmtree(run.model)
+    export(run, run.model)
+    say(f"the model is in {run.model}\n")
+    for sample in samples(load(run.model), seed=wanted.start.recipe.seed, text=run):
+        say(sample)
+    say(f'\nlet it write more:  stretto generate {run.path} --prompt "…"')
+
+
+__all__ = ["MachineError", "run"]

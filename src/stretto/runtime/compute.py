@@ -1,0 +1,134 @@
+"""A compute: segments of one block under autograd, on detached inputs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stretto import nn
+from stretto.program.instruction import Compute
+from stretto.runtime.rank import Rank
+
+Runner = Callable[[dict[str, Tensor], dict[str, Any]], dict[str, Any]]
+"""(parameters, values) → values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """What the backward of a compute needs.
+
+    Attributes:
+        leaves: What gradients are wanted of, by name.
+        outputs: What was written, by name, attached to the graph of autograd.
+    """
+
+    leaves: tuple[tuple[str, Tensor], ...]
+    outputs: dict[str, Tensor]
+
+
+def forward(rank: Rank, compute: Compute) -> Callable[[], None]:
+    """Bind a forward or a recomputation."""
+    segments = rank.program.segments(compute)
+    run = _runner(rank, compute)
+    real = {v.name for s in segments for v in s.reads if v.kind == "real"}
+    differentiable = {v.name for s in segments for v in s.writes if v.kind == "real"}
+    keep = bool(compute.graph)
+
+    def go() -> None:
+        values = {n: rank.read(b) for n, b in compute.values}
+        weights = {n: rank.read(b) for n, b in compute.parameters}
+        addends = rank.addends(compute.adds)
+        began = time.perf_counter()
+        if keep:
+            values = {n: _leaf(t) if n in real else t for n, t in values.items()}
+            weights = {n: _leaf(t) for n, t in weights.items()}
+        with torch.set_grad_enabled(keep):
+            made = run(weights, values)
+        outputs = {n: made[n] for n, _ in compute.writes}
+        if keep:
+            leaves = (*((n, t) for n, t in values.items() if n in real), *weights.items())
+            attached = {n: t for n, t in outputs.items() if n in differentiable}
+            rank.buffers[compute.graph] = Graph(leaves, attached)
+        for name, buffer in compute.writes:
+            rank.put(buffer, outputs[name].detach(), addends.get(buffer))
+        rank.clock.compute_s += time.perf_counter() - began
+
+    return go
+
+
+def backward(rank: Rank, compute: Compute) -> Callable[[], None]:
+    """Bind a backward."""
+    scale = rank.program.loss_scale
+    places = dict((*compute.writes, *compute.gradients))
+
+    def go() -> None:
+        graph: Graph = rank.buffers[compute.graph]
+        rank.buffers[compute.graph] = None
+        given = {n: rank.read(b) for n, b in compute.values}
+        addends = rank.addends(compute.adds)
+        began = time.perf_counter()
+        if "loss" in graph.outputs:
+            given["loss"] = torch.full_like(graph.outputs["loss"], scale)
+        found: tuple[Tensor | None, ...] = torch.autograd.grad(
+            [t for n, t in graph.outputs.items() if n in given],
+            [t for _, t in graph.leaves],
+            [given[n] for n in graph.outputs if n in given],
+            allow_unused=True,  # a bias that another rank adds
+        )
+        for (name, leaf), gradient in zip(graph.leaves, found, strict=True):
+            value = torch.zeros_like(leaf) if gradient is None else gradient
+            rank.put(places[name], value, addends.get(places[name]))
+        rank.clock.compute_s += time.perf_counter() - began
+
+    return go
+
+
+def _leaf(tensor: Tensor) -> Tensor:
+    return tensor.detach().requires_grad_()
+
+
+def _runner(rank: Rank, compute: Compute) -> Runner:
+    """Give the function that runs a compute's segments."""
+    model = rank.program.model
+    parts = list(zip(rank.program.segments(compute), _locals(rank, compute), strict=True))
+    # Layers differ only where some have a window; told apart, each would be compiled by itself.
+    layer = rank.program.chain[compute.block].layer if model.full_layers else 0
+
+    def run(parameters: dict[str, Tensor], values: dict[str, Any]) -> dict[str, Any]:
+        for segment, local in parts:
+            made = nn.run(
+                segment, model=model, layer=layer, parameters=parameters, values=values, local=local
+            )
+            values = values | made
+        return values
+
+    return torch.compile(run) if rank.program.plan.numerics.compile else run
+
+
+def _locals(rank: Rank, compute: Compute) -> list[nn.Local]:
+    """Say what this rank holds of what each segment contracts."""
+    placement = rank.program.placement
+    start, stop = _real(rank, "vocab")
+    first, last = _real(rank, "group")
+    coordinate = placement.mesh.coordinate(rank.number)
+    found = []
+    for segment in rank.program.segments(compute):
+        split = {a for v in segment.writes for a in placement.over(segment.dims, lacking=v.dims)}
+        leads = all(coordinate[a] == 0 for a in split)
+        found.append(nn.Local(leads, start, stop, groups=last - first))
+    return found
+
+
+def _real(rank: Rank, dim: str) -> tuple[int, int]:
+    """Give what this rank holds of a dimension of parameters, without padding."""
+    placement = rank.program.placement
+    ((start, stop),) = placement.layout((dim,)).box(
+        (placement.sizes[dim],), mesh=placement.mesh, rank=rank.number
+    )
+    true = rank.program.model.sizes[dim]
+    return min(start, true), min(stop, true)
