@@ -360,7 +360,7 @@ def _yarn(config: _Config, theta: float, *, positions: int) -> Rope:
     return Rope(
         theta,
         "yarn",
-        config.number("factor", positions / (original or 1)),
+        config.number("factor", positions / (original or 1), least=1.0),
         original,
         beta_fast=config.number("beta_fast", 32.0) or 32.0,
         beta_slow=config.number("beta_slow", 1.0) or 1.0,
@@ -388,7 +388,7 @@ def _longrope(config: _Config, theta: float, *, positions: int, head_dim: int) -
     return Rope(
         theta,
         "longrope",
-        config.number("factor", positions / (original or 1)),
+        config.number("factor", positions / (original or 1), least=1.0),
         original,
         attention_factor=config.number("attention_factor", 1.0) if fixed else None,
         long_factor=factors[0],

@@ -547,8 +547,9 @@ def _activate(x: Tensor, name: Activation) -> Tensor:
 def logits(weight_VE: Tensor, n_BTE: Tensor, *, local: Local) -> tuple[Tensor, Tensor]:
     """Give the logits (B, T, V) of this rank's tokens, -∞ for padding, and their maxima (B, T)."""
     logits_BTV = F.linear(n_BTE, weight_VE)
-    with torch.no_grad():  # nobody saved the logits, and the gradient of padding is zero by itself
-        logits_BTV[..., local.rows :] = -math.inf
+    with torch.no_grad():
+        if local.rows < len(weight_VE):  # nobody saved them, and padding gets no gradient anyway
+            logits_BTV[..., local.rows :] = -math.inf
         peak_BT = logits_BTV.amax(-1).to(accumulation(n_BTE.dtype))
     return logits_BTV, peak_BT
 
@@ -570,18 +571,23 @@ def sums(
     Returns:
         Sum and target's logit, (B, T) each; the latter 0 where another rank holds the target.
     """
+    row_BT = targets_BT - local.vocab_start
+    here_BT = (row_BT >= 0) & (row_BT < local.rows)
+    row_BT = row_BT.masked_fill(~here_BT, 0)
+    if torch.compiler.is_compiling():  # which fuses by itself, and forbids to overwrite
+        real_BTV = logits_BTV.to(peak_BT.dtype)
+        hit_BT = real_BTV.gather(-1, row_BT[..., None]).squeeze(-1).masked_fill(~here_BT, 0)
+        return (real_BTV - peak_BT[..., None]).exp().sum(-1), hit_BT
     apply: Callable[..., tuple[Tensor, Tensor]] = _Sums.apply
-    return apply(logits_BTV, peak_BT, targets_BT - local.vocab_start, local.rows)
+    return apply(logits_BTV, peak_BT, row_BT, here_BT)
 
 
 class _Sums(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, peak: Tensor, row: Tensor, rows: int
+        ctx: Any, logits: Tensor, peak: Tensor, row: Tensor, here: Tensor
     ) -> tuple[Tensor, Tensor]:
-        peak_R, row_R = peak.flatten(), row.flatten()
-        here_R = (row_R >= 0) & (row_R < rows)
-        row_R = row_R.masked_fill(~here_R, 0)
+        peak_R, row_R, here_R = peak.flatten(), row.flatten(), here.flatten()
         logits_RV = logits.view(-1, logits.shape[-1])
         hit_R = logits_RV.gather(1, row_R[:, None]).squeeze(1).to(peak.dtype)
         hit_R.masked_fill_(~here_R, 0)
@@ -611,8 +617,6 @@ class _Sums(torch.autograd.Function):
 
 def _chunks(rows_RV: Tensor) -> Iterator[slice]:
     """Give slices of rows that stay in cache over several passes (1 MiB of float32 on a CPU)."""
-    if torch.compiler.is_compiling():  # which fuses the passes itself
-        return iter((slice(None),))
     elements = 2**18 if rows_RV.device.type == "cpu" else 2**26
     step = max(1, elements // rows_RV.shape[1])
     return (slice(i, i + step) for i in range(0, rows_RV.shape[0], step))
@@ -620,5 +624,5 @@ def _chunks(rows_RV: Tensor) -> Iterator[slice]:
 
 def loss(total_BT: Tensor, hit_BT: Tensor, peak_BT: Tensor, targets_BT: Tensor) -> Tensor:
     """Give the cross entropy in nats, summed over targets that are not negative; a scalar."""
-    each_BT = total_BT.log() + peak_BT - hit_BT
+    each_BT = (peak_BT - hit_BT) + total_BT.log()  # in this order: both may be large
     return each_BT.masked_fill(targets_BT < 0, 0).sum()

@@ -76,6 +76,7 @@ class Parser(argparse.ArgumentParser):
                 f"{self.suggest(word.split('=')[0], options)}see {self.prog} --help",
             )
             for word in words
+            if word.startswith("-")
         ]
 
     @staticmethod

@@ -1,7 +1,7 @@
 """``key=value``: what the keys are, and what their values may be.
 
-Four kinds: words for a mesh (``dp=2``), which `Plan.of` understands; keys of the recipe (``lr=1e-3``);
-keys of the run (``checkpoint_every=100``); and the plan's own keys, with a dot (``batch.seq=512``).
+Four kinds: words for a mesh (``dp=2``), which `Plan.of` understands; keys of the recipe
+(``lr=1e-3``); keys of the run (``keep=3``); the plan's own keys, with a dot (``batch.seq=512``).
 """
 
 from __future__ import annotations
@@ -218,5 +218,5 @@ def _unknown(key: str, taken: Iterable[str]) -> Problem:
     known = [name for kind in taken for name in tables[kind]]
     leaves = [name for name in known if name.rpartition(".")[2] == key]
     near = leaves or difflib.get_close_matches(key, known, n=1)
-    remedy = f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}"
+    remedy = f"did you mean {near[0]}?" if near else "--help lists the keys"
     return Problem(key, "there is no such key", remedy)

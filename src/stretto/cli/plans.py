@@ -93,7 +93,7 @@ def _meshed(
         dp = max(d for d in range(1, share + 1) if plan.batch.sequences % d == 0)
     else:
         dp = ranks // inner
-    words = {"dp": dp, "zero": 1} | mesh
+    words = {"dp": dp, "zero": 1, **mesh}
     made = Plan.of(**words)
     return replace(plan, mesh=made.mesh, rules=made.rules, pipeline=replace(plan.pipeline, cut=()))
 

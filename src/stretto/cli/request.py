@@ -1,4 +1,4 @@
-"""What `train` is asked for, put together and checked: all that is wrong, before torch is imported."""
+"""What `train` is asked for, put together and checked, before torch is imported."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stretto.cli.keys import Keys, Settings
 from stretto.cli.models import model_of
 from stretto.cli.plans import Wish, cluster_of, plan_of, read_plan
 from stretto.cli.rundir import RunDirectory, Start, new_name
-from stretto.cli.say import listed
+from stretto.cli.say import attempt
 from stretto.cli.texts import text_problems, tokenizer_problems
 from stretto.data.corpus import shipped
 from stretto.errors import InputError, ModelError, Problem
@@ -36,7 +36,7 @@ class Asked:
         plan: A plan's file.
         nproc: Ranks.
         weights: Where weights come from.
-        resume: A run to go on with, or one of its checkpoints.
+        resume: A run to go on with.
         run: The directory of the new run.
         tokenizer: A tokenizer.
         keys: ``key=value``.
@@ -110,21 +110,15 @@ def request(asked: Asked, problems: list[Problem]) -> Request:
 
 def _before(asked: Asked, problems: list[Problem]) -> Start | None:
     """Give what decided the run that is gone on with."""
-    if asked.resume is None:
-        return None
-    with listed(problems):
-        return RunDirectory(asked.resume).read()
-    return None
+    return attempt(RunDirectory(asked.resume).read, problems) if asked.resume else None
 
 
 def _world(problems: list[Problem]) -> World | None:
     """Give this process's place where others start the ranks."""
-    with listed(problems):
-        world = from_environment(os.environ)
-        if world is not None:
-            check_port(world, os.environ)
-        return world
-    return None
+    world = attempt(lambda: from_environment(os.environ), problems)
+    if world is not None:
+        attempt(lambda: check_port(world, os.environ), problems)
+    return world
 
 
 def _model(asked: Asked, before: Start | None, problems: list[Problem]) -> Model | None:
@@ -135,9 +129,7 @@ def _model(asked: Asked, before: Start | None, problems: list[Problem]) -> Model
         named = str(pretrained(asked.weights))
     if named is None and asked.resume is not None:
         return None
-    with listed(problems):
-        return model_of(named)
-    return None
+    return attempt(lambda: model_of(named), problems)
 
 
 def pretrained(path: Path) -> Path:
@@ -153,7 +145,7 @@ def _weights(asked: Asked, before: Start | None) -> Path | None:
 
 
 def _tokenizer(asked: Asked, before: Start | None) -> Path | None:
-    """Give the tokenizer: the one named, that of the weights or of the model; None for a new one."""
+    """Give the tokenizer: the one named, that of weights or model; None to train one."""
     if asked.tokenizer is not None:
         return asked.tokenizer
     if before is not None and asked.resume is not None:
@@ -173,14 +165,13 @@ def _plan(
 ) -> Plan | None:
     ranks = world.size if world else asked.nproc
     base = before.plan if before else None
-    try:
-        if asked.plan is not None:
-            base = read_plan(asked.plan)
-        wish = Wish(base, asked.plan is not None, asked.keys.mesh, asked.keys.plan, ranks)
+
+    def made() -> Plan:
+        stated = read_plan(asked.plan) if asked.plan else base
+        wish = Wish(stated, asked.plan is not None, asked.keys.mesh, asked.keys.plan, ranks)
         return plan_of(wish, model)
-    except InputError as error:
-        problems += error.problems
-    return None
+
+    return attempt(made, problems)
 
 
 def _contradictions(
@@ -193,9 +184,21 @@ def _contradictions(
     if "vocab" in asked.keys.run and (tokenizer is not None or before is not None):
         where = tokenizer or "the run's tokenizer"
         yield Problem("vocab", f"{where} has its own vocabulary", "leave it out")
+    if asked.weights is not None and asked.model is not None:
+        yield from _misfits(asked.model, pretrained(asked.weights))
     if asked.weights is not None and tokenizer is None and not asked.resume:
         rule = "weights are nothing without their tokenizer, and there is no tokenizer.json"
         yield Problem(str(asked.weights), rule, "put it there, or name it with --tokenizer")
+
+
+def _misfits(name: str, weights: Path) -> Iterator[Problem]:
+    """Say so if the model that is named is not that of the weights."""
+    try:
+        model, other = model_of(name), model_of(str(weights))
+    except ModelError:
+        return  # said already, or will be of the weights
+    if replace(model, name="") != replace(other, name=""):
+        yield Problem(str(weights), f"its weights are not of {name}", f"leave {name} out")
 
 
 def _run_problems(asked: Asked, model: Model | None) -> Iterator[Problem]:
@@ -251,15 +254,3 @@ def _resume_problems(
 def _directory(asked: Asked, model: Model) -> RunDirectory:
     now = datetime.datetime.now()
     return RunDirectory(asked.resume or asked.run or Path("runs") / new_name(model, now))
-
-
-def check_fits(model: Model, config: Path) -> None:
-    """Check that a model is the one of a directory.
-
-    Raises:
-        ModelError: It is another.
-    """
-    other = model_of(str(config))
-    if replace(other, name="") != replace(model, name=""):
-        rule = f"its weights are of {other.name}, not of {model.name}"
-        raise ModelError(Problem(str(config), rule, "leave the model out"))

@@ -30,7 +30,7 @@ import tomli_w
 from stretto.checkpoint.commit import find
 from stretto.cli.keys import RECIPE, RUN, Settings, read
 from stretto.cli.plans import read_plan
-from stretto.cli.say import listed
+from stretto.cli.say import attempt
 from stretto.cluster import local
 from stretto.errors import CheckpointError, InputError, MachineError, Problem
 from stretto.huggingface import read_config, write_config
@@ -116,13 +116,10 @@ class RunDirectory:
             rule = "is no run: it has no recipe.toml"
             raise InputError(Problem(str(self.path), rule, "name a directory that train has made"))
         problems: list[Problem] = []
-        with listed(problems):
-            model = read_config(self.path / "config.json")
-        with listed(problems):
-            plan = read_plan(self.path)
-        with listed(problems):
-            tree = self._recipe()
-        if problems:
+        model = attempt(lambda: read_config(self.path / "config.json"), problems)
+        plan = attempt(lambda: read_plan(self.path), problems)
+        tree = attempt(self._recipe, problems)
+        if model is None or plan is None or tree is None:
             raise InputError(problems)
         recipe, settings, text = tree
         data = tuple(Path(p) for p in text["data"])

@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 from stretto.errors import Problem, StrettoError
+
+T = TypeVar("T")
 
 _WIDEST = 28  # a longer field has a line of its own
 
@@ -40,10 +42,10 @@ def table(problems: Iterable[Problem]) -> Iterator[str]:
             yield from (f"  {'':{width}}  {line}" for line in lines[1:])
 
 
-@contextmanager
-def listed(problems: list[Problem]) -> Iterator[None]:
-    """Put what is wrong into a list, and go on."""
+def attempt(action: Callable[[], T], problems: list[Problem]) -> T | None:
+    """Give what `action` gives; None, and what is wrong in `problems`, where it cannot."""
     try:
-        yield
+        return action()
     except StrettoError as error:
         problems += error.problems
+        return None

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from stretto.cli.keys import Settings
-from stretto.cli.say import listed
+from stretto.cli.say import attempt
 from stretto.data import corpus
 from stretto.data.prepared import Prepared, Progress, Stage, prepare
 from stretto.data.tokenizer import load
@@ -35,8 +36,7 @@ def text_problems(data: Sequence[Path], *, field: str) -> Iterator[Problem]:
         yield from error.problems
         files = tuple(p for p in data if p.is_file() and p.stat().st_size and corpus.kind_of(p))
     for file in files[:_LOOKED_AT]:
-        with listed(problems):
-            next(corpus.documents([file], field=field), None)
+        attempt(partial(next, corpus.documents([file], field=field), None), problems)
     yield from problems
 
 
@@ -104,11 +104,9 @@ def _is_prepared(data: Sequence[Path]) -> bool:
 
 def _opened(home: Path) -> Prepared:
     problems: list[Problem] = []
-    with listed(problems):
-        train = TokenSet.open(home / "train", verify=False)
-    with listed(problems):
-        valid = TokenSet.open(home / "valid", verify=False)
-    if problems:
+    train = attempt(lambda: TokenSet.open(home / "train", verify=False), problems)
+    valid = attempt(lambda: TokenSet.open(home / "valid", verify=False), problems)
+    if train is None or valid is None:
         raise DataError(problems)
     return Prepared(train, valid, home / "tokenizer.json", ())
 

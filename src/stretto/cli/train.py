@@ -19,8 +19,8 @@ from stretto.cli.rundir import RunDirectory, refusing
 from stretto.cli.say import table
 from stretto.cli.texts import CACHE, Telling, tokens_of
 from stretto.data.prepared import Prepared
-from stretto.data.tokens import unigram_loss
-from stretto.errors import MachineError, Problem
+from stretto.data.tokens import TokenSet, unigram_loss
+from stretto.errors import Problem
 from stretto.units import show_count
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def run(arguments: Sequence[str]) -> int:
             say(_how_to_go_on(wanted, stopped))
             return 128 + stopped
         if leads:
-            _finish(wanted, baseline, say)
+            _finish(wanted, text.valid, baseline, say)
     return 0
 
 
@@ -94,14 +94,23 @@ def _read(arguments: Sequence[str]) -> tuple[Asked, bool, Path, list[Problem]]:
     found = words([*options.words, *among])
     problems = parser.unknown(unknown)
     problems += [
-        Problem(name, "a second model", f"name one; paths of text stand after --data, or as {name}=…")
+        Problem(
+            name, "a second model", f"name one; paths of text stand after --data, or as {name}=…"
+        )
         for name in found.names[1:]
     ]
     keys = sort(found.keys, problems, kinds=("mesh", "recipe", "run", "plan"))
     asked = Asked(
-        next(iter(found.names), None), data, options.plan, options.nproc, options.weights,
-        options.resume, options.run, options.tokenizer, keys,
-    )  # fmt: skip
+        next(iter(found.names), None),
+        data,
+        options.plan,
+        options.nproc,
+        options.weights,
+        options.resume,
+        options.run,
+        options.tokenizer,
+        keys,
+    )
     return asked, options.dry_run, options.cache, problems
 
 
@@ -109,27 +118,55 @@ def _parser() -> Parser:
     parser = Parser(
         "train",
         usage="[MODEL] [--data PATH …] [--plan FILE] [--nproc N] [--from DIR] [--resume RUN]\n"
-        "                     [--run DIR] [--tokenizer FILE] [--cache DIR] [--dry-run] [key=value …]",
+        "                     [--run DIR] [--tokenizer FILE] [--cache DIR] [--dry-run]\n"
+        "                     [key=value …]",
         about=_ABOUT,
         examples=_EXAMPLES,
     )
     add = parser.add_argument
     add("words", nargs="*", metavar="MODEL, key=value", help="the model, and keys: see below")
-    add("--data", nargs="+", action="extend", metavar="PATH",
+    add(
+        "--data",
+        nargs="+",
+        action="extend",
+        metavar="PATH",
         help=".txt, .jsonl (both also .gz, .xz) and .parquet files, directories of them, or one "
-        "directory that stretto prepare has made")  # fmt: skip
+        "directory that stretto prepare has made",
+    )
     add("--plan", type=Path, metavar="FILE", help="a plan in TOML; else a sensible one is made")
-    add("--nproc", type=_positive, metavar="N",
-        help="ranks to start here (default: what the plan has, else one for each GPU or core)")  # fmt: skip
-    add("--from", dest="weights", type=Path, metavar="DIR",
-        help="weights to start from: a directory in Hugging Face format, or a run")  # fmt: skip
-    add("--resume", type=Path, metavar="RUN",
-        help="go on with a run from its newest checkpoint, under the same plan or any other")  # fmt: skip
+    add(
+        "--nproc",
+        type=_positive,
+        metavar="N",
+        help="ranks to start here (default: what the plan has, else one for each GPU or core)",
+    )
+    add(
+        "--from",
+        dest="weights",
+        type=Path,
+        metavar="DIR",
+        help="weights to start from: a directory in Hugging Face format, or a run",
+    )
+    add(
+        "--resume",
+        type=Path,
+        metavar="RUN",
+        help="go on with a run from its newest checkpoint, under the same plan or any other",
+    )
     add("--run", type=Path, metavar="DIR", help="where to keep the run (default: runs/DATE-MODEL)")
-    add("--tokenizer", type=Path, metavar="FILE",
-        help="a tokenizer.json (default: that of the model; else one is trained on the text)")  # fmt: skip
-    add("--cache", type=Path, default=CACHE, metavar="DIR",
-        help=f"where tokens are kept (default: {CACHE})")  # fmt: skip
+    add(
+        "--tokenizer",
+        type=Path,
+        metavar="FILE",
+        help="a tokenizer.json (default: that of the model; else one is trained on the text)",
+    )
+    add(
+        "--cache",
+        type=Path,
+        default=CACHE,
+        metavar="DIR",
+        help=f"where tokens are kept (default: {CACHE})",
+    )
     add("--dry-run", action="store_true", help="check everything, print the plan, and stop")
     return parser
 
@@ -139,6 +176,9 @@ def _positive(text: str) -> int:
     if number < 1:
         raise ValueError
     return number
+
+
+_LONGEST_PATH = 4096  # bytes: PATH_MAX of Linux
 
 
 class _Voice:
@@ -152,7 +192,8 @@ class _Voice:
     def __call__(self, text: str) -> None:
         if self._silent:
             return
-        print(text, flush=True)
+        with contextlib.suppress(BrokenPipeError):  # a run goes on when nobody watches
+            print(text, flush=True)
         if self._file is None:
             self._said.append(text)
         else:
@@ -202,9 +243,13 @@ def _prepared(wanted: Request, cache: Path, say: Callable[[str], None]) -> Prepa
     start = wanted.start
     telling = Telling() if wanted.world is None or wanted.world.rank == 0 else None
     found = tokens_of(
-        start.data, cache, model=start.model, tokenizer=start.tokenizer, settings=start.settings,
+        start.data,
+        cache,
+        model=start.model,
+        tokenizer=start.tokenizer,
+        settings=start.settings,
         progress=telling,
-    )  # fmt: skip
+    )
     if telling is not None:
         telling.done()
     for note in found.notes:
@@ -221,8 +266,9 @@ def _text_in_words(wanted: Request, text: Prepared, baseline: float) -> str:
     start = wanted.start
     seen = start.recipe.steps * start.plan.batch.sequences * start.plan.batch.seq
     return (
-        f"tokens   {show_count(text.train.size)} to train on ({seen / text.train.size:.2g} epochs), "
-        f"{show_count(text.valid.size)} held out; a unigram model's loss on those is {baseline:.3f}\n"
+        f"tokens   {show_count(text.train.size)} to train on, {show_count(text.valid.size)} held "
+        f"out; the run sees {seen / text.train.size:.2g} epochs\n"
+        f"baseline a unigram model's held-out loss is {baseline:.3f} nats per token\n"
     )
 
 
@@ -265,18 +311,22 @@ def _work(job: Job, run: RunDirectory, world: World) -> int | None:
     from stretto.report.progress import Lines, progress
     from stretto.runtime.train import train
 
-    home = RunDirectory(_agreed(run.path, world))
+    home = RunDirectory(_agreed(run.path))
     job = replace(job, checkpoints=home.checkpoints)
     if world.rank:
         return train(job, world, report=lambda _: None)
-    with contextlib.ExitStack() as stack, refusing(home.path):
-        log = stack.enter_context(home.log.open("a", encoding="utf-8"))
+    with contextlib.ExitStack() as stack:
+        with refusing(home.log):
+            log = stack.enter_context(home.log.open("a", encoding="utf-8"))
         board = stack.enter_context(Board(home.path))
-        sinks = (JsonLines(home.metrics), board, Lines(log), progress(sys.stdout))
+        on_disk, screen = (JsonLines(home.metrics), board, Lines(log)), progress(sys.stdout)
 
         def report(record: Record) -> None:
-            for sink in sinks:
-                sink(record)
+            with refusing(home.path):
+                for sink in on_disk:
+                    sink(record)
+            with contextlib.suppress(BrokenPipeError):  # a run goes on when nobody watches
+                screen(record)
 
         def note(problem: Problem) -> None:
             text = "\n".join(["note: going on from an older checkpoint", *table([problem])])
@@ -286,17 +336,15 @@ def _work(job: Job, run: RunDirectory, world: World) -> int | None:
         return train(job, world, report=report, note=note)
 
 
-def _agreed(path: Path, world: World) -> Path:
-    """Give the path that rank 0 has: others, started apart, may have named the run by their clock."""
+def _agreed(path: Path) -> Path:
+    """Give the path that rank 0 has: other clocks may have named the run otherwise."""
     import torch
     import torch.distributed as dist
 
-    text = os.fsencode(path.resolve())[:4096]
-    frame = torch.zeros(4096, dtype=torch.uint8)
-    frame[: len(text)] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
-    frame = frame.to(world.device)
+    name = os.fsencode(path.resolve())
+    frame = torch.tensor([*name, *bytes(_LONGEST_PATH - len(name))], dtype=torch.uint8)
     dist.broadcast(frame, src=0)
-    return Path(os.fsdecode(bytes(frame.cpu().tolist()).rstrip(b"\0")))
+    return Path(os.fsdecode(bytes(frame.tolist()).rstrip(b"\0")))
 
 
 # ── after ────────────────────────────────────────────────────────────────────────────────────────
@@ -313,7 +361,7 @@ def _how_to_go_on(wanted: Request, stopped: int) -> str:
     )
 
 
-def _finish(wanted: Request, baseline: float, say: Callable[[str], None]) -> None:
+def _finish(wanted: Request, valid: TokenSet, baseline: float, say: Callable[[str], None]) -> None:
     """Write the model, say how good it is, and let it write."""
     from stretto.cli.pretrained import export, load
     from stretto.cli.samples import samples
@@ -330,9 +378,6 @@ def _finish(wanted: Request, baseline: float, say: Callable[[str], None]) -> Non
         shutil.rmtree(run.model)
     export(run, run.model)
     say(f"the model is in {run.model}\n")
-    for sample in samples(load(run.model), seed=wanted.start.recipe.seed, text=run):
+    for sample in samples(load(run.model), valid, seed=wanted.start.recipe.seed):
         say(sample)
     say(f'\nlet it write more:  stretto generate {run.path} --prompt "…"')
-
-
-__all__ = ["MachineError", "run"]

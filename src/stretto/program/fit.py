@@ -233,6 +233,9 @@ class _Fit:
         for buffer in vote.gradients:
             name = self.stage.buffers[buffer].parameter
             yield from self._owned(buffer, name, (Role.GRADIENT,))
+        parts = self.program.placement.over(("batch", "time"), lacking=())
+        for buffer in vote.counts:
+            yield from self._is(buffer, Layout((), parts), ())
         last = self.stage.blocks[1] == len(self.program.chain)
         if len(vote.loss) != last or bool(vote.counts) != last:
             yield f"votes on losses {vote.loss} and counts {vote.counts}", "vote where the loss is"

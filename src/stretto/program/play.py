@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cached_property
 
 from stretto.program.fault import Fault
 from stretto.program.group import Group, groups
@@ -91,7 +90,8 @@ def play(program: Program) -> list[Fault]:
     Args:
         program: Every buffer is named and lives as it should, and every message has two ends.
     """
-    players = [_Player(program, stage) for stage in program.stages]
+    parts = tuple(groups(block, program.placement) for block in program.chain)
+    players = [_Player(program, parts, stage) for stage in program.stages]
     mail: Mail = {}
     moved = True
     while moved:
@@ -130,12 +130,13 @@ def _show(content: Content) -> str:
     return " + ".join(terms[:3]) + more or "nothing"
 
 
-@dataclass
+@dataclass(slots=True)
 class _Player:
     """One stage while it is played.
 
     Attributes:
         program: The program.
+        groups: The groups of each block of the chain.
         stage: The stage.
         at: Index of the next instruction.
         content: What each buffer holds.
@@ -148,6 +149,7 @@ class _Player:
     """
 
     program: Program
+    groups: tuple[tuple[Group, ...], ...]
     stage: StageProgram
     at: int = 0
     content: dict[Buffer, Content] = field(default_factory=dict)
@@ -175,12 +177,6 @@ class _Player:
         """Whether the list is played to its end."""
         return self.at == len(self.stage.instructions)
 
-    @cached_property
-    def groups(self) -> dict[int, tuple[Group, ...]]:
-        """The groups of each block of the stage."""
-        chain, placement = self.program.chain, self.program.placement
-        return {b: groups(chain[b], placement) for b in range(*self.stage.blocks)}
-
     # ── waiting ──────────────────────────────────────────────────────────────────────────────────
 
     def ready(self, mail: Mail, *, voted: bool) -> bool:
@@ -191,7 +187,7 @@ class _Player:
             voted: Whether all stages have voted.
         """
         instruction = self.stage.instructions[self.at]
-        for name in [n for n in reads(instruction) if n in self.awaited]:
+        for name in dict.fromkeys(n for n in reads(instruction) if n in self.awaited):
             peer, message, part, added = self.awaited[name]
             sent = mail.get((peer, self.stage.stage), [])
             if len(sent) <= message:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import Counter
 from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,8 +31,8 @@ from stretto.recipe import Recipe
 from stretto.reference.arrays import Array, combine, cropped, padded
 from stretto.reference.blocks import Local, run
 
-Letter = tuple[int, int, str, int]
-"""(source, target, tag, which buffer of those sent)."""
+Letter = tuple[int, int, int, int]
+"""(source, target, how many messages came before, which buffer of the message)."""
 Waits = Generator[str, None, None]
 """Work that now and then says what it waits for."""
 
@@ -62,7 +63,7 @@ class Step:
     Attributes:
         number: Which step, from 0.
         recipe: How weights change.
-        mail: Buffers sent and not yet received.
+        mail: Buffers sent and not yet received, with the tags of their messages.
         meetings: What ranks brought to a collective, by its key.
         results: What each rank takes from it.
         gradients: The mean gradient of each parameter, by rank; before clipping.
@@ -72,7 +73,7 @@ class Step:
 
     number: int
     recipe: Recipe
-    mail: dict[Letter, Array] = field(default_factory=dict)
+    mail: dict[Letter, tuple[str, Array]] = field(default_factory=dict)
     meetings: dict[Hashable, dict[int, Any]] = field(default_factory=dict)
     results: dict[Hashable, dict[int, Any]] = field(default_factory=dict)
     gradients: dict[str, dict[int, tuple[Buffer, Array]]] = field(default_factory=dict)
@@ -126,7 +127,8 @@ class Rank:
         self._decays = {p.name for p in program.model.parameters if p.decay}
         self._locals: dict[Hashable, list[tuple[Segment, Local]]] = {}
         self._group = functools.cache(functools.partial(self._mesh.group, index))
-        self._coming: dict[Buffer, tuple[Letter, list[Array]]] = {}
+        self._coming: dict[Buffer, tuple[Letter, str, list[Array]]] = {}
+        self._sent, self._received = Counter[int](), Counter[int]()
 
     def write(self, buffer: Buffer, block: Array) -> None:
         """Hold a block, which must have the shape that the program says."""
@@ -266,24 +268,27 @@ class Rank:
     def _send(self, send: Send, step: Step) -> None:
         to = self._mesh.shift(self.index, "pp", by=send.by)
         for i, buffer in enumerate(send.buffers):
-            letter = (self.index, to, send.tag, i)
-            assert letter not in step.mail, f"{buffer} is sent twice"
-            step.mail[letter] = self.read(buffer)
+            step.mail[self.index, to, self._sent[to], i] = (send.tag, self.read(buffer))
+        self._sent[to] += 1
 
     def _receive(self, recv: Recv) -> None:
         """Expect buffers; whoever reads or frees one first waits for it."""
         source = self._mesh.shift(self.index, "pp", by=recv.by)
         for i, buffer in enumerate(recv.buffers):
             added = [self.read(b) for target, b in recv.adds if target == buffer]
-            self._coming[buffer] = ((source, self.index, recv.tag, i), added)
+            letter = (source, self.index, self._received[source], i)
+            self._coming[buffer] = (letter, recv.tag, added)
+        self._received[source] += 1
 
     def _await(self, buffer: Buffer, step: Step) -> Waits:
         if buffer not in self._coming:
             return
-        letter, added = self._coming[buffer]
+        letter, wanted, added = self._coming[buffer]
         while letter not in step.mail:
             yield f"{buffer} from rank {letter[0]}"
-        self.write(buffer, sum(added, start=step.mail.pop(letter)))
+        tag, block = step.mail.pop(letter)
+        assert tag == wanted, f"rank {self.index} receives {tag} where it expects {wanted}"
+        self.write(buffer, sum(added, start=block))
         del self._coming[buffer]
         step.progress += 1
 

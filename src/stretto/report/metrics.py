@@ -10,8 +10,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
-from stretto.errors import MachineError, Problem
-
 if TYPE_CHECKING:
     from stretto.runtime.train import Record
 
@@ -44,20 +42,12 @@ class JsonLines:
         self._begun = False
 
     def __call__(self, record: Record) -> None:
-        """Write a record.
-
-        Raises:
-            MachineError: The disk refuses.
-        """
-        try:
-            if not self._begun:
-                self._drop(record.step)
-                self._begun = True
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(as_json(record), allow_nan=False) + "\n")
-        except OSError as error:
-            rule = f"cannot be written: {error.strerror or error}"
-            raise MachineError(Problem(str(self._path), rule, "make room, and resume")) from None
+        """Write a record."""
+        if not self._begun:
+            self._drop(record.step)
+            self._begun = True
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(as_json(record), allow_nan=False) + "\n")
 
     def _drop(self, step: int) -> None:
         """Keep only the lines of steps before `step`."""

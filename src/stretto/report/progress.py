@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 EVERY_S = 10.0
 """Seconds between two lines where there is no terminal."""
 
-_BAR = 20
+_BAR = 24
+_SHORTEST_BAR = 6
 
 
 class Lines:
@@ -75,15 +76,17 @@ class LiveLine:
         for event in events(record):
             self._print(Text(event, style="dim"), room, end="\n")
         head, *rest = cells(record, self._valid_loss)
-        text = Text(head + " ")
-        if room > 3 * _BAR:
-            text.append(bar(record.step / record.steps, _BAR), style="cyan")
-        text.append("  " + fitted(rest, max(1, room - len(text) - 2)))
+        tail = fitted(rest, room - len(head) - 2)
+        left = min(_BAR, room - len(head) - len(tail) - 4)
+        text = Text(head)
+        if left >= _SHORTEST_BAR:
+            text.append("  ").append(bar(record.step / record.steps, left), style="cyan")
+        text.append(f"  {tail}")
         stays = record.valid_loss is not None or record.step == record.steps
         self._print(text, room, end="\n" if stays else "\r")
 
     def _print(self, text: Text, room: int, *, end: str) -> None:
-        """Print over the line as it is; ``\\r`` leaves the cursor where the next one begins."""
+        """Print over the line as it is; a return leaves the cursor where the next begins."""
         text.truncate(room, pad=True)
         self._console.print(text, end=end, no_wrap=True, overflow="crop", crop=False)
         self._console.file.flush()

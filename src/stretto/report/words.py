@@ -25,7 +25,7 @@ def cells(record: Record, valid_loss: float | None) -> tuple[str, ...]:
         f"step {record.step:{width}}/{record.steps}",
         f"loss {record.loss:.3f}",
         *held_out,
-        f"{show_count(record.tokens_per_s)} tokens/s",
+        f"{show_count(round(record.tokens_per_s))} tok/s",
         f"ETA {show_seconds(record.eta_s)}" if record.step < record.steps else "done",
         f"MFU {record.mfu:.0%}",
         f"memory {show_bytes(record.memory_bytes)}",
@@ -40,13 +40,14 @@ def line(record: Record, valid_loss: float | None) -> str:
 
 
 def fitted(parts: Sequence[str], width: int) -> str:
-    """Give as many parts as fit into `width` characters, the first ones at least one."""
-    text = parts[0]
-    for part in parts[1:]:
-        if len(text) + 2 + len(part) > width:
+    """Give as many parts, from the first on, as fit into `width` characters."""
+    text = ""
+    for part in parts:
+        longer = f"{text}  {part}" if text else part
+        if len(longer) > width:
             break
-        text += f"  {part}"
-    return text[:width]
+        text = longer
+    return text
 
 
 def bar(share: float, width: int) -> str:
@@ -64,5 +65,5 @@ def events(record: Record) -> tuple[str, ...]:
             "not finite, so the step was skipped"
         )
     if record.saved is not None:
-        found.append(f"step {record.step}: saved {record.saved}")
+        found.append(f"step {record.step}: saved {record.saved.name}")
     return tuple(found)

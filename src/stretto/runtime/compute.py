@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from stretto import nn
+from stretto.model import Model, Segment
 from stretto.program.instruction import Compute
 from stretto.runtime.rank import Rank
 
@@ -34,24 +35,24 @@ class Graph:
 def forward(rank: Rank, compute: Compute) -> Callable[[], None]:
     """Bind a forward or a recomputation."""
     segments = rank.program.segments(compute)
-    run = _runner(rank, compute)
+    alike, run = _runner(rank, compute)
     real = {v.name for s in segments for v in s.reads if v.kind == "real"}
     differentiable = {v.name for s in segments for v in s.writes if v.kind == "real"}
     keep = bool(compute.graph)
 
     def go() -> None:
         values = {n: rank.read(b) for n, b in compute.values}
-        weights = {n: rank.read(b) for n, b in compute.parameters}
+        weights = [(n, rank.read(b)) for n, b in compute.parameters]
         addends = rank.addends(compute.adds)
         began = time.perf_counter()
         if keep:
             values = {n: _leaf(t) if n in real else t for n, t in values.items()}
-            weights = {n: _leaf(t) for n, t in weights.items()}
+            weights = [(n, _leaf(t)) for n, t in weights]
         with torch.set_grad_enabled(keep):
-            made = run(weights, values)
+            made = run({alike[n]: t for n, t in weights}, values)
         outputs = {n: made[n] for n, _ in compute.writes}
         if keep:
-            leaves = (*((n, t) for n, t in values.items() if n in real), *weights.items())
+            leaves = (*((n, t) for n, t in values.items() if n in real), *weights)
             attached = {n: t for n, t in outputs.items() if n in differentiable}
             rank.buffers[compute.graph] = Graph(leaves, attached)
         for name, buffer in compute.writes:
@@ -92,13 +93,30 @@ def _leaf(tensor: Tensor) -> Tensor:
     return tensor.detach().requires_grad_()
 
 
-def _runner(rank: Rank, compute: Compute) -> Runner:
-    """Give the function that runs a compute's segments."""
-    model = rank.program.model
-    parts = list(zip(rank.program.segments(compute), _locals(rank, compute), strict=True))
-    # Layers differ only where some have a window; told apart, each would be compiled by itself.
-    layer = rank.program.chain[compute.block].layer if model.full_layers else 0
+def _runner(rank: Rank, compute: Compute) -> tuple[dict[str, str], Runner]:
+    """Give the function that runs a compute's segments, one for all blocks that are alike.
 
+    Returns:
+        The name of each parameter in the first such block; the function, which goes by these names.
+    """
+    chain, first = rank.program.chain, compute.segments[0]
+    block = chain[compute.block]
+    model = rank.program.model
+    # Layers differ only where some of them have a window and others do not.
+    layer = block.layer if model.full_layers else min(block.layer, 0)
+    twin = next(b for b in chain if b.kind is block.kind and (b.layer == layer or layer < 1))
+    alike = {
+        mine.name: other.name for mine, other in zip(block.parameters, twin.parameters, strict=True)
+    }
+    key = (block.kind, compute.segments, layer)
+    if key not in rank.runners:
+        segments = twin.segments[first : compute.segments[1]]
+        parts = list(zip(segments, _locals(rank, compute), strict=True))
+        rank.runners[key] = _compiled(rank, _chained(model, parts, layer=twin.layer))
+    return alike, rank.runners[key]
+
+
+def _chained(model: Model, parts: list[tuple[Segment, nn.Local]], *, layer: int) -> Runner:
     def run(parameters: dict[str, Tensor], values: dict[str, Any]) -> dict[str, Any]:
         for segment, local in parts:
             made = nn.run(
@@ -107,7 +125,16 @@ def _runner(rank: Rank, compute: Compute) -> Runner:
             values = values | made
         return values
 
-    return torch.compile(run) if rank.program.plan.numerics.compile else run
+    return run
+
+
+def _compiled(rank: Rank, run: Runner) -> Runner:
+    if not rank.program.plan.numerics.compile:
+        return run
+    # Every kind of block is this one function to the compiler, with and without gradients.
+    torch._dynamo.config.recompile_limit = 64
+    compiled: Runner = torch.compile(run)
+    return compiled
 
 
 def _locals(rank: Rank, compute: Compute) -> list[nn.Local]:

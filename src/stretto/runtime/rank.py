@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,6 +100,7 @@ class Rank:
         outcome: What the last vote came to.
         pending: Messages under way, by each buffer that they write.
         sends: Messages to neighbours under way, with what they carry.
+        runners: The function of each kind of compute.
     """
 
     program: Program
@@ -115,6 +116,7 @@ class Rank:
     outcome: Outcome = field(default_factory=Outcome)
     pending: dict[Buffer, Pending] = field(default_factory=dict)
     sends: list[tuple[dist.Work, Tensor]] = field(default_factory=list)
+    runners: dict[Hashable, Callable[..., Any]] = field(default_factory=dict)
 
     @property
     def stage(self) -> StageProgram:

@@ -1,0 +1,120 @@
+"""``stretto show``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from stretto.cli.arguments import Parser, words
+from stretto.cli.plans import in_words
+from stretto.cli.subject import subject
+from stretto.errors import InputError, Problem
+from stretto.plan import resting_bytes
+from stretto.presets import PRESETS
+from stretto.program.instruction import Program
+from stretto.program.lower import block_cost, lower
+from stretto.program.memory import memory
+from stretto.program.render import lines, summary
+from stretto.schedule import SCHEDULES, grid
+from stretto.units import show_bytes, show_count
+
+_ABOUT = """\
+Checks a plan for a model, and shows what it makes of it: the schedule, the stages, and the program
+that each rank runs. Nothing is run, and no device is needed.
+
+PLAN is a plan in TOML, or a run; without it, a plan is made of the keys. MODEL is a preset, a
+config.json or a directory with one.
+"""
+
+_EXAMPLES = f"""\
+presets:
+  {", ".join(list(PRESETS)[:8])},
+  {", ".join(list(PRESETS)[8:])}
+
+examples:
+  stretto show plan.toml llama-3-8b
+  stretto show gpt2 pp=4 dp=2 zero=1 batch.sequences=64 batch.micro_batch=4
+  stretto show gpt2 tp=2 --program --stage 0
+  stretto show gpt2 dp=8 zero=3 --toml > plan.toml
+"""
+
+_MOST_MICRO_BATCHES = 32  # of which a grid is drawn
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Print a plan's program, or what is wrong with the plan."""
+    parser = _parser()
+    options, unknown = parser.read(arguments)
+    found = words(options.words)
+    problems = parser.unknown(unknown)
+    plan, model = subject(found.names, found.keys, problems)
+    if plan is not None and model is not None:
+        problems += plan.check(model)
+        if options.stage is not None and options.stage not in range(plan.stages):
+            rule = f"there is no stage {options.stage}: the plan has {plan.stages}"
+            problems.append(Problem("--stage", rule, f"choose from 0 … {plan.stages - 1}"))
+    if problems or plan is None or model is None:
+        raise InputError(problems)
+    if options.toml:
+        print(plan.to_toml(), end="")
+        return 0
+    program = lower(model, plan)
+    stages = range(plan.stages) if options.stage is None else (options.stage,)
+    print(f"model  {model.name}: {show_count(model.parameter_count)} parameters")
+    print(f"plan   {in_words(plan)}")
+    print(
+        f"a rank holds {show_bytes(resting_bytes(plan, model))} of weights, gradients and "
+        "optimizer state\n"
+    )
+    print("\n".join(_grid(program)))
+    print("\n".join(_table(program)))
+    for stage in stages:
+        print("\n" + "\n".join(summary(program, stage)))
+        if options.program:
+            print("\n".join(lines(program, stage)))
+    if not options.program:
+        print(f"\n{parser.prog} … --program prints all instructions")
+    return 0
+
+
+def _grid(program: Program) -> Iterator[str]:
+    plan = program.plan
+    if plan.stages == 1:
+        return
+    if plan.micro_batches > _MOST_MICRO_BATCHES:
+        yield f"{plan.micro_batches} micro-batches: too many to draw\n"
+        return
+    yield grid(SCHEDULES[plan.pipeline.schedule](plan.stages, plan.micro_batches))
+    yield ""
+
+
+def _table(program: Program) -> Iterator[str]:
+    """Give a line for each stage: its blocks, its share of the work, and what a rank holds."""
+    costs = [
+        block_cost(program.model, block, positions=program.plan.batch.seq)
+        for block in program.chain
+    ]
+    yield "stage     blocks    work  instructions     at rest     at most"
+    for stage in program.stages:
+        first, stop = stage.blocks
+        share = sum(costs[first:stop]) / sum(costs)
+        held = memory(stage, program.placement)
+        yield (
+            f"{stage.stage:>5}  {f'{first}–{stop - 1}':>9}  {share:>6.1%}  "
+            f"{len(stage.instructions):>12}  {show_bytes(held.resting_bytes):>10}  "
+            f"{show_bytes(held.peak_bytes):>10}"
+        )
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "show",
+        usage="[PLAN] [MODEL] [key=value …] [--stage N] [--program] [--toml]",
+        about=_ABOUT,
+        examples=_EXAMPLES,
+    )
+    add = parser.add_argument
+    add("words", nargs="*", metavar="PLAN, MODEL, key=value", help="see above")
+    add("--stage", type=int, metavar="N", help="show this stage only")
+    add("--program", action="store_true", help="print every instruction")
+    add("--toml", action="store_true", help="print the plan as TOML, and nothing else")
+    return parser
