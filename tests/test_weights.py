@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
-import shutil
+import math
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors
 import torch
 import transformers
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from stretto import nn
+from stretto.data.tokenizer import learn
 from stretto.errors import MachineError, ModelError
-from stretto.huggingface import read_config, sources, tensor_shapes, write_config
+from stretto.huggingface import read_config, tensor_shapes, write_config
 from stretto.layout import Box
 from stretto.model import Model, Parameter, Rope
 from stretto.presets import preset
@@ -120,10 +124,6 @@ def their_logits(theirs: Any, tokens: Tensor) -> Tensor:
     return logits
 
 
-def whole(model: Model, parameter: Parameter) -> Box:
-    return tuple((0, size) for size in model.shape(parameter))
-
-
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
 def test_transformers_computes_the_same_logits_from_what_stretto_wrote(
     model: Model, tmp_path: Path
@@ -159,3 +159,244 @@ def test_stretto_computes_the_same_logits_from_what_transformers_wrote(
     tokens = random_tokens(model)
     ours = stretto_logits(read, parameters, tokens)
     assert (ours - their_logits(theirs, tokens)).abs().max() < 1e-5
+
+
+def test_transformers_and_stretto_continue_a_text_alike(tmp_path: Path) -> None:
+    parameters = random_parameters(TINY)
+    write_pretrained(tmp_path / "model", TINY, reader(parameters), dtype=torch.float32)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    prompt = torch.tensor([[5, 6, 7]])
+    expected = theirs.generate(
+        prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=20, do_sample=False
+    )
+    found = list(generate(TINY, parameters, [5, 6, 7], tokens=20, temperature=0))
+    assert found == expected[0, 3:].tolist()
+
+
+# Reading boxes
+
+
+@pytest.fixture(scope="module", params=[GPT2, MODELS["llama-biases"]], ids=["gpt2", "llama"])
+def stored(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Model, dict[str, Tensor]]:
+    """Give a directory of sharded weights, the model, and its parameters."""
+    model: Model = request.param
+    parameters = random_parameters(model)
+    path = tmp_path_factory.mktemp("stored") / "model"
+    write_pretrained(path, model, reader(parameters), dtype=torch.float32, shard_bytes=20_000)
+    return path, model, parameters
+
+
+@given(st.data())
+def test_a_box_is_that_part_of_the_parameter_and_zero_in_the_padding(
+    stored: tuple[Path, Model, dict[str, Tensor]], data: st.DataObject
+) -> None:
+    path, model, parameters = stored
+    parameter = data.draw(st.sampled_from(model.parameters))
+    box: Box = tuple(
+        (start, data.draw(st.integers(start + 1, size + 3)))
+        for size in model.shape(parameter)
+        for start in [data.draw(st.integers(0, size + 2))]
+    )
+    padded = torch.zeros([size + 5 for size in model.shape(parameter)])
+    padded[tuple(slice(size) for size in model.shape(parameter))] = parameters[parameter.name]
+    found = read_box(path, model, parameter, box)
+    assert torch.equal(found, padded[tuple(slice(*run) for run in box)])
+
+
+def test_no_bytes_are_read_but_those_of_the_box(
+    stored: tuple[Path, Model, dict[str, Tensor]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, model, _ = stored
+    read = []
+
+    class Slice:
+        def __init__(self, inner: Any) -> None:
+            self.inner = inner
+
+        def __getitem__(self, at: tuple[slice, ...]) -> Tensor:
+            tensor: Tensor = self.inner[at]
+            read.append(tensor.numel())
+            return tensor
+
+    class File:
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            self.inner = safe_open(*arguments, **options)
+
+        def __enter__(self) -> File:
+            self.opened = self.inner.__enter__()
+            return self
+
+        def __exit__(self, *arguments: object) -> None:
+            self.inner.__exit__(*arguments)
+
+        def get_slice(self, name: str) -> Slice:
+            return Slice(self.opened.get_slice(name))
+
+    safe_open = safetensors.safe_open
+    monkeypatch.setattr(safetensors, "safe_open", File)
+    for parameter in model.parameters:
+        box = tuple((size // 2, size) for size in model.shape(parameter))
+        read.clear()
+        assert sum(read_box(path, model, parameter, box).shape) > 0
+        assert sum(read) == math.prod(stop - start for start, stop in box)
+
+
+def test_weights_of_an_older_gpt2_read_without_the_name_of_the_base_model(tmp_path: Path) -> None:
+    parameters = random_parameters(GPT2)
+    write_pretrained(tmp_path / "new", GPT2, reader(parameters), dtype=torch.float32)
+    tensors = load_file(tmp_path / "new" / "model.safetensors")
+    older = {name.removeprefix("transformer."): t for name, t in tensors.items()}
+    older["h.0.attn.bias"] = torch.ones(1, 1, 4, 4)
+    save_file(older, tmp_path / "model.safetensors")
+    found = read_weights(tmp_path, GPT2, dtype=torch.float32)
+    assert all(torch.equal(found[name], parameters[name]) for name in parameters)
+
+
+# Checking
+
+
+def rules(directory: Path, model: Model) -> dict[str, str]:
+    with pytest.raises(ModelError) as caught:
+        check_weights(directory, model)
+    return {p.field.removeprefix(f"{directory}/"): p.rule for p in caught.value.problems}
+
+
+def test_tensors_that_do_not_fit_the_model_are_all_listed(tmp_path: Path) -> None:
+    write_pretrained(tmp_path / "whole", TINY, reader(random_parameters(TINY)), dtype=torch.float32)
+    tensors = load_file(tmp_path / "whole" / "model.safetensors")
+    del tensors["model.norm.weight"]
+    tensors["model.layers.0.self_attn.sinks"] = torch.zeros(4)
+    tensors["lm_head.weight"] = torch.zeros(320, 31)
+    tensors["model.layers.1.mlp.up_proj.weight"] = torch.zeros(48, 32, dtype=torch.int8)
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert rules(tmp_path, TINY) == {
+        "model.norm.weight": "is missing from the weights",
+        "model.layers.0.self_attn.sinks": "is no tensor of tiny",
+        "lm_head.weight": "has shape (320, 31), but config.json gives it (320, 32)",
+        "model.layers.1.mlp.up_proj.weight": "is stored as I8",
+    }
+
+
+def test_of_many_misfits_the_first_are_listed_and_the_rest_counted(tmp_path: Path) -> None:
+    write_pretrained(tmp_path / "whole", TINY, reader(random_parameters(TINY)), dtype=torch.float32)
+    with pytest.raises(ModelError) as caught:
+        check_weights(tmp_path / "whole", replace(TINY, layers=3, embed=64))
+    fields = [p.field for p in caught.value.problems]
+    missing = [f for f in fields if f.startswith("model.layers.2.")]
+    assert len(missing) == 9
+    assert len(fields) == 9 + 10 + 1
+    assert str(caught.value.problems[-1]) == "…: and 11 more like the last; see above"
+
+
+def test_files_that_are_damaged_or_missing_are_all_listed(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    parameters = random_parameters(TINY)
+    write_pretrained(path, TINY, reader(parameters), dtype=torch.float32, shard_bytes=30_000)
+    shards = sorted(path.glob("*.safetensors"))
+    assert len(shards) == 5
+    shards[0].unlink()
+    sizes = [shard.stat().st_size for shard in shards[1:]]
+    os.truncate(shards[1], sizes[0] - 1)
+    os.truncate(shards[2], 100)
+    with shards[3].open("ab") as file:
+        file.write(b"more")
+    shards[4].write_bytes(b"\2\0\0\0\0\0\0\0[]")
+    found = rules(path, TINY)
+    assert list(found) == [shard.name for shard in shards]
+    assert found[shards[0].name] == "cannot be read: No such file or directory"
+    assert found[shards[1].name] == (
+        f"is truncated: {sizes[0] - 1} bytes where its header says {sizes[0]}"
+    )
+    assert found[shards[2].name].startswith("is truncated: 100 bytes, of which the header alone")
+    assert found[shards[3].name] == (
+        f"is too long: {sizes[2] + 4} bytes where its header says {sizes[2]}"
+    )
+    assert found[shards[4].name].startswith("is no safetensors file: ")
+
+
+def test_a_directory_without_weights_or_with_a_broken_index_is_named(tmp_path: Path) -> None:
+    assert rules(tmp_path, TINY) == {
+        "model.safetensors": "cannot be read: No such file or directory"
+    }
+    (tmp_path / "model.safetensors.index.json").write_text("[]")
+    (rule,) = rules(tmp_path, TINY).values()
+    assert rule.startswith("is no index of weights: ")
+
+
+# Writing
+
+
+@pytest.mark.parametrize("shard_bytes", [1, 5_000, 40_000, 10**9])
+def test_no_shard_is_larger_than_asked_unless_it_holds_one_tensor(
+    shard_bytes: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "model"
+    write_pretrained(
+        path,
+        TINY,
+        reader(random_parameters(TINY)),
+        dtype=torch.bfloat16,
+        shard_bytes=shard_bytes,
+    )
+    files = sorted(path.glob("*.safetensors"))
+    held = {file.name: load_file(file) for file in files}
+    for tensors in held.values():
+        size = sum(t.numel() * 2 for t in tensors.values())
+        assert size <= shard_bytes or len(tensors) == 1
+    assert {n: tuple(t.shape) for ts in held.values() for n, t in ts.items()} == tensor_shapes(TINY)
+    if shard_bytes == 10**9:
+        assert list(held) == ["model.safetensors"]
+    else:
+        count = len(files)
+        assert list(held) == [
+            f"model-{i:05}-of-{count:05}.safetensors" for i in range(1, count + 1)
+        ]
+        index = json.loads((path / "model.safetensors.index.json").read_text())
+        assert index["metadata"]["total_size"] == 2 * TINY.parameter_count
+        assert index["weight_map"] == {n: file for file, ts in held.items() for n in ts}
+
+
+def test_a_failure_while_writing_leaves_nothing_behind(tmp_path: Path) -> None:
+    def fail(parameter: Parameter, box: Box) -> Tensor:
+        if "layers.1" in parameter.name:
+            raise RuntimeError("a rank died")
+        return torch.zeros([stop - start for start, stop in box])
+
+    with pytest.raises(RuntimeError, match="a rank died"):
+        write_pretrained(tmp_path / "model", TINY, fail, dtype=torch.float32)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ModelError, match="exists already; name a new directory"):
+        write_pretrained(tmp_path, TINY, reader({}), dtype=torch.float32)
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_disk_that_refuses_is_a_problem_of_the_machine(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MachineError, match="cannot be written: Not a directory"):
+        write_pretrained(tmp_path / "file" / "model", TINY, reader({}), dtype=torch.float32)
+
+
+def test_the_tokenizer_is_written_beside_the_weights_and_names_the_end_of_text(
+    tmp_path: Path,
+) -> None:
+    trained = learn(["in the beginning was the word"] * 9, vocab_size=300)
+    trained.save(tmp_path)
+    parameters = random_parameters(TINY)
+    path = tmp_path / "model"
+    write_pretrained(
+        path, TINY, reader(parameters), dtype=torch.float32, tokenizer=tmp_path / "tokenizer.json"
+    )
+    assert read_config(path) == replace(TINY, name="model")
+    theirs = transformers.AutoTokenizer.from_pretrained(path)
+    assert theirs("the word").input_ids == trained.encode("the word")
+    assert theirs.eos_token_id == trained.end_of_text
+    for name in ("config.json", "generation_config.json"):
+        assert json.loads((path / name).read_text())["eos_token_id"] == trained.end_of_text
+    model = transformers.AutoModelForCausalLM.from_pretrained(path)
+    assert model.generation_config.eos_token_id == trained.end_of_text

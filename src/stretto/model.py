@@ -84,6 +84,11 @@ class Segment:
     parameters: tuple[Parameter, ...] = ()
 
     @property
+    def recalled(self) -> tuple[Parameter, ...]:
+        """The parameters that its backward reads again: a lookup's reads none."""
+        return () if self.name == "lookup" else self.parameters
+
+    @property
     def dims(self) -> frozenset[str]:
         """Every logical dimension that it iterates over."""
         operands = [v.dims for v in (*self.reads, *self.writes)] + [p.dims for p in self.parameters]

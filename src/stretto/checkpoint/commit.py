@@ -36,6 +36,7 @@ from stretto.checkpoint.manifest import (
     merge,
 )
 from stretto.checkpoint.storage import LOCAL, Chunk, Storage
+from stretto.checkpoint.strict import parse
 from stretto.errors import CheckpointError, MachineError, Problem, StrettoError
 from stretto.model import Model
 from stretto.units import show_bytes
@@ -156,30 +157,29 @@ def _prepare(directory: Path, work: Path, storage: Storage) -> None:
 
 def _write(work: Path, part: Part, rank: int, storage: Storage) -> None:
     """Write a rank's file, and what is in it."""
-    files = {}
-    if part.size_bytes:
-        free_bytes = storage.free_bytes(work)
-        if free_bytes < part.size_bytes:
-            raise MachineError(_no_space(work, part.size_bytes, free_bytes))
-        path = work / file_name(rank)
-        try:
+    free_bytes = storage.free_bytes(work)
+    if free_bytes < part.size_bytes:
+        raise MachineError(_no_space(work, part.size_bytes, free_bytes))
+    files, path = {}, work / file_name(rank)
+    try:
+        if part.size_bytes:
             files[path.name] = _write_file(path, part.chunks, storage)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            storage.remove(path)
-            free_bytes = storage.free_bytes(work)
-            raise MachineError(_no_space(work, part.size_bytes, free_bytes)) from error
-    said = Manifest(VERSION, part.step, 0, part.model, part.extra, part.tensors, files)
-    storage.write(work / _part_name(rank), [said.to_json().encode()])
+        said = Manifest(VERSION, part.step, 0, part.model, part.extra, part.tensors, files)
+        storage.write(work / _part_name(rank), [said.to_json().encode()])
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        storage.remove(path)
+        free_bytes = storage.free_bytes(work)
+        raise MachineError(_no_space(work, part.size_bytes, free_bytes)) from error
 
 
 def _no_space(work: Path, need_bytes: int, free_bytes: int) -> Problem:
     need, free = show_bytes(need_bytes), show_bytes(free_bytes)
     return Problem(
         str(work),
-        f"no space: this rank's part needs {need} ({need_bytes} bytes), and {free} ({free_bytes} "
-        "bytes) are free",
+        f"no space: this rank's tensors need {need} ({need_bytes} bytes), and without them {free} "
+        f"({free_bytes} bytes) are free",
         "free some, or name another directory; earlier checkpoints are as they were",
     )
 
@@ -212,8 +212,12 @@ def _excuse_name(rank: int) -> str:
 def _excuse(work: Path, failure: StrettoError, rank: int, storage: Storage) -> None:
     """Leave word for rank 0; where even that fails, it says that this rank's part is missing."""
     text = json.dumps([[p.field, p.rule, p.remedy] for p in failure.problems])
+    path = work / _excuse_name(rank)
     with suppress(OSError):
-        storage.write(work / _excuse_name(rank), [text.encode()])
+        try:
+            storage.write(path, [text.encode()])
+        except OSError:
+            storage.remove(path)
 
 
 def _commit(directory: Path, name: str, world: int, keep: int, storage: Storage) -> None:
@@ -247,7 +251,8 @@ def _parts(work: Path, world: int, storage: Storage) -> list[Manifest]:
     parts, problems = [], []
     for rank in range(world):
         if _excuse_name(rank) in names:
-            said = json.loads(storage.read(work / _excuse_name(rank)))
+            name = _excuse_name(rank)
+            said = parse(storage.read(work / name), where=name)
             problems += [Problem(f"rank {rank}: {field}", *rest) for field, *rest in said]
         elif _part_name(rank) in names:
             parts.append(Manifest.from_json(storage.read(work / _part_name(rank))))

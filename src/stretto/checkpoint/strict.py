@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -54,7 +55,8 @@ def read(kind: type[T], tree: Any, *, where: str) -> T:
             dataclasses themselves refuse.
     """
     problems: list[Problem] = []
-    value: T = _reader(kind)(tree, where, problems)
+    hint: Any = kind
+    value: T = _reader(hint)(tree, where, problems)
     if problems:
         raise CheckpointError(problems)
     return value
@@ -64,6 +66,7 @@ _Reader = Callable[[Any, str, list[Problem]], Any]
 """Gives the value of a JSON tree that stands at a place, and adds what is wrong to a list."""
 
 
+@cache
 def _reader(kind: Any) -> _Reader:
     """Give the strict reader of values of a type; it is made once and used for many values."""
     if is_dataclass(kind):

@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _command(words)(words[1:])
     except StrettoError as error:
-        complain(error)
+        complain(error, rank=_neighbour(os.environ))
         return error.exit_code
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
@@ -68,6 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever reads has seen enough; Python must not try to flush
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+
+
+def _neighbour(variables: Mapping[str, str]) -> int | None:
+    """Give this process's rank on its host if others were started before it, who say the same."""
+    local = variables.get("LOCAL_RANK", variables.get("SLURM_LOCALID", "0"))
+    return int(local) if local.isdigit() and int(local) else None
 
 
 def _command(words: Sequence[str]) -> Callable[[Sequence[str]], int]:

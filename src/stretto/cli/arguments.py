@@ -8,32 +8,22 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NoReturn
 
 from stretto.errors import InputError, Problem
 
+_OPTION = re.compile(r"--?[A-Za-z]")
 _KEY = re.compile(r"([A-Za-z_][\w.-]*)=(.*)", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class Words:
-    """What stands on a command line besides options.
-
-    Attributes:
-        names: Words without ``=``.
-        keys: (key, value) of each ``key=value``, in order; values as TOML reads them, else text.
-    """
-
-    names: tuple[str, ...]
-    keys: tuple[tuple[str, Any], ...]
+Pairs = tuple[tuple[str, Any], ...]
+"""(key, value) of each ``key=value``, in order; values as TOML reads them, else text."""
 
 
 class Parser(argparse.ArgumentParser):
     """A parser that raises what is wrong instead of printing it.
 
-    Options and other words may stand in any order; what it does not know is left for `unknown`.
+    Options and other words may stand in any order; options that it does not know are given apart.
     """
 
     def __init__(self, command: str, *, usage: str, about: str, examples: str) -> None:
@@ -62,22 +52,33 @@ class Parser(argparse.ArgumentParser):
         """
         raise InputError(Problem(self.prog, message, f"see {self.prog} --help"))
 
-    def read(self, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-        """Give the options, and the words that are none and that nobody knows."""
-        return self.parse_known_intermixed_args(list(arguments))
+    def read(self, arguments: Sequence[str]) -> tuple[argparse.Namespace, Pairs, list[Problem]]:
+        """Give the options, the keys, and a problem for each option that there is not.
 
-    def unknown(self, words: Iterable[str]) -> list[Problem]:
-        """Give a problem for each option that this parser does not know."""
-        options = [o for action in self._actions for o in action.option_strings if o[:2] == "--"]
-        return [
-            Problem(
-                word.split("=")[0],
-                "there is no such option",
-                f"{self.suggest(word.split('=')[0], options)}see {self.prog} --help",
-            )
-            for word in words
-            if word.startswith("-")
-        ]
+        A word with ``=`` is a key wherever it stands, unless it is a path that exists, or the value
+        of the option before it.
+
+        Raises:
+            InputError: An option without a value, or with one that it cannot have.
+        """
+        known = {name: action for action in self._actions for name in action.option_strings}
+        rest: list[str] = []
+        keys: list[tuple[str, Any]] = []
+        problems: list[Problem] = []
+        for word in arguments:
+            before = known.get(rest[-1]) if rest else None
+            match = _KEY.fullmatch(word)
+            if before is not None and before.nargs is None:
+                rest.append(word)
+            elif _OPTION.match(word) and word.split("=")[0] not in known:
+                name = word.split("=")[0]
+                remedy = f"{self.suggest(name, known)}see {self.prog} --help"
+                problems.append(Problem(name, "there is no such option", remedy))
+            elif match is not None and not os.path.exists(word):
+                keys.append((match.group(1), value(match.group(2))))
+            else:
+                rest.append(word)
+        return self.parse_intermixed_args(rest), tuple(keys), problems
 
     @staticmethod
     def suggest(word: str, known: Iterable[str]) -> str:
@@ -86,29 +87,9 @@ class Parser(argparse.ArgumentParser):
         return f"did you mean {near[0]}? " if near else ""
 
 
-def words(named: Iterable[str]) -> Words:
-    """Tell names from ``key=value``; a word with ``=`` that is a path that exists is a name."""
-    names: list[str] = []
-    keys: list[tuple[str, Any]] = []
-    for word in named:
-        match = _KEY.fullmatch(word)
-        if match is None or os.path.exists(word):
-            names.append(word)
-        else:
-            keys.append((match.group(1), value(match.group(2))))
-    return Words(tuple(names), tuple(keys))
-
-
 def value(text: str) -> Any:
     """Give what a text is as a TOML value; the text itself if it is none."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
-
-
-def paths(found: Sequence[str] | None) -> tuple[tuple[Path, ...], tuple[str, ...]]:
-    """Give the paths after an option that takes several, and the ``key=value`` among them."""
-    both = words(found or ())
-    keys = tuple(w for w in found or () if w not in both.names)
-    return tuple(Path(name) for name in both.names), keys

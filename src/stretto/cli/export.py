@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from stretto.cli.arguments import Parser
+from stretto.cli.keys import sort
 from stretto.cli.rundir import RunDirectory
 from stretto.errors import InputError, Problem
 from stretto.plan import DType
@@ -28,8 +29,8 @@ examples:
 def run(arguments: Sequence[str]) -> int:
     """Write a run's model."""
     parser = _parser()
-    options, unknown = parser.read(arguments)
-    problems = parser.unknown(unknown)
+    options, keys, problems = parser.read(arguments)
+    sort(keys, problems, kinds=())
     for name, path in (("RUN", options.run), ("DIR", options.directory)):
         if path is None:
             problems.append(Problem(name, "is missing", f"see {parser.prog} --help"))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stretto.cli.arguments import Parser
+from stretto.cli.keys import sort
 from stretto.cli.rundir import RunDirectory
 from stretto.errors import InputError, ModelError, Problem
 
@@ -28,8 +29,9 @@ examples:
 def run(arguments: Sequence[str]) -> int:
     """Print a text and how the model goes on."""
     parser = _parser()
-    options, unknown = parser.read(arguments)
-    problems = [*parser.unknown(unknown), *_problems(options.model)]
+    options, keys, problems = parser.read(arguments)
+    sort(keys, problems, kinds=())
+    problems += _problems(options.model)
     if options.prompt is None:
         problems.append(Problem("--prompt", "is missing", 'write --prompt "some text"'))
     for name, wrong, remedy in (

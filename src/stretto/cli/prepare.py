@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from stretto.cli.arguments import Parser, paths, words
+from stretto.cli.arguments import Parser
 from stretto.cli.keys import Settings, sort
 from stretto.cli.models import model_of
 from stretto.cli.say import attempt
@@ -36,14 +36,12 @@ examples:
 def run(arguments: Sequence[str]) -> int:
     """Prepare text, and say where it is."""
     parser = _parser()
-    options, unknown = parser.read(arguments)
-    data, among = paths(options.data)
-    found = words([*options.words, *among])
-    problems = parser.unknown(unknown)
-    problems += [Problem(n, "a second model", "paths stand after --data") for n in found.names[1:]]
-    keys = sort(found.keys, problems, kinds=("run",))
+    options, pairs, problems = parser.read(arguments)
+    data, names = tuple(Path(name) for name in options.data or ()), options.words
+    problems += [Problem(n, "a second model", "paths stand after --data") for n in names[1:]]
+    keys = sort(pairs, problems, kinds=("run",))
     settings = replace(Settings(), **keys.run)
-    model = attempt(lambda: model_of(next(iter(found.names), None)), problems)
+    model = attempt(lambda: model_of(next(iter(names), None)), problems)
     if model is not None and settings.vocab:
         model = replace(model, vocab=settings.vocab)
     if not data:

@@ -100,7 +100,8 @@ def request(asked: Asked, problems: list[Problem]) -> Request:
     problems += text_problems(data, field=settings.field)
     problems += tokenizer_problems(tokenizer, model)
     problems += _contradictions(asked, before, tokenizer)
-    problems += _run_problems(asked, model)
+    if world is None or world.rank == 0:  # the others may see what it makes
+        problems += _run_problems(asked, model)
     problems += _resume_problems(asked, before, model, plan, recipe)
     if problems or model is None or plan is None:
         raise InputError(dict.fromkeys(problems))
@@ -179,7 +180,7 @@ def _contradictions(
 ) -> Iterator[Problem]:
     if asked.resume is not None:
         for word, path in (("--from", asked.weights), ("--run", asked.run)):
-            if path is not None:
+            if path not in (None, asked.resume):
                 yield Problem(word, "a run that goes on has its own", "leave it out, or --resume")
     if "vocab" in asked.keys.run and (tokenizer is not None or before is not None):
         where = tokenizer or "the run's tokenizer"
@@ -203,7 +204,7 @@ def _misfits(name: str, weights: Path) -> Iterator[Problem]:
 
 def _run_problems(asked: Asked, model: Model | None) -> Iterator[Problem]:
     """What is wrong with where the run is to be kept."""
-    if asked.run is not None and asked.run.exists():
+    if asked.run is not None and asked.resume is None and asked.run.exists():
         if not asked.run.is_dir():
             yield Problem(str(asked.run), "is a file", "name a directory")
             return

@@ -15,9 +15,19 @@ T = TypeVar("T")
 _WIDEST = 28  # a longer field has a line of its own
 
 
-def complain(error: StrettoError) -> None:
-    """Print what is wrong."""
+def complain(error: StrettoError, *, rank: int | None = None) -> None:
+    """Print what is wrong.
+
+    Args:
+        error: What is wrong.
+        rank: The rank on its host of a process beside others that will say the same: it says no
+            more than a line.
+    """
     count = len(error.problems)
+    if rank is not None:
+        more = f" (and {count - 1} more)" if count > 1 else ""
+        print(f"stretto, local rank {rank}: {error.problems[0]}{more}", file=sys.stderr)
+        return
     head = "stretto: " + ("cannot do that" if count == 1 else f"{count} things are wrong")
     print("\n".join([head, *table(error.problems)]), file=sys.stderr)
 

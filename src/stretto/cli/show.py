@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from stretto.cli.arguments import Parser, words
+from stretto.cli.arguments import Parser
 from stretto.cli.plans import in_words
 from stretto.cli.subject import subject
 from stretto.errors import InputError, Problem
@@ -43,10 +43,8 @@ _MOST_MICRO_BATCHES = 32  # of which a grid is drawn
 def run(arguments: Sequence[str]) -> int:
     """Print a plan's program, or what is wrong with the plan."""
     parser = _parser()
-    options, unknown = parser.read(arguments)
-    found = words(options.words)
-    problems = parser.unknown(unknown)
-    plan, model = subject(found.names, found.keys, problems)
+    options, keys, problems = parser.read(arguments)
+    plan, model = subject(options.words, keys, problems)
     if plan is not None and model is not None:
         problems += plan.check(model)
         if options.stage is not None and options.stage not in range(plan.stages):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from stretto.cli.arguments import Parser, paths, words
+from stretto.cli.arguments import Parser
 from stretto.cli.keys import every, sort
 from stretto.cli.plans import in_words
 from stretto.cli.request import Asked, Request, request
@@ -89,19 +89,15 @@ def run(arguments: Sequence[str]) -> int:
 def _read(arguments: Sequence[str]) -> tuple[Asked, bool, Path, list[Problem]]:
     """Give the words of the command, whether it is dry, the cache, and what is wrong with them."""
     parser = _parser()
-    options, unknown = parser.read(arguments)
-    data, among = paths(options.data)
-    found = words([*options.words, *among])
-    problems = parser.unknown(unknown)
+    options, pairs, problems = parser.read(arguments)
+    data = tuple(Path(name) for name in options.data or ())
     problems += [
-        Problem(
-            name, "a second model", f"name one; paths of text stand after --data, or as {name}=…"
-        )
-        for name in found.names[1:]
+        Problem(name, "a second model", "name one; paths of text stand after --data")
+        for name in options.words[1:]
     ]
-    keys = sort(found.keys, problems, kinds=("mesh", "recipe", "run", "plan"))
+    keys = sort(pairs, problems, kinds=("mesh", "recipe", "run", "plan"))
     asked = Asked(
-        next(iter(found.names), None),
+        next(iter(options.words), None),
         data,
         options.plan,
         options.nproc,
@@ -313,8 +309,15 @@ def _work(job: Job, run: RunDirectory, world: World) -> int | None:
 
     home = RunDirectory(_agreed(run.path))
     job = replace(job, checkpoints=home.checkpoints)
+
+    def note(problem: Problem) -> None:
+        text = "\n".join(["note: going on from an older checkpoint", *table([problem]), ""])
+        print(text, end="", file=sys.stderr, flush=True)
+        with refusing(home.log), home.log.open("a", encoding="utf-8") as log:
+            log.write(text)
+
     if world.rank:
-        return train(job, world, report=lambda _: None)
+        return train(job, world, report=lambda _: None, note=note)
     with contextlib.ExitStack() as stack:
         with refusing(home.log):
             log = stack.enter_context(home.log.open("a", encoding="utf-8"))
@@ -327,11 +330,6 @@ def _work(job: Job, run: RunDirectory, world: World) -> int | None:
                     sink(record)
             with contextlib.suppress(BrokenPipeError):  # a run goes on when nobody watches
                 screen(record)
-
-        def note(problem: Problem) -> None:
-            text = "\n".join(["note: going on from an older checkpoint", *table([problem])])
-            print(text, file=sys.stderr, flush=True)
-            log.write(text + "\n")
 
         return train(job, world, report=report, note=note)
 

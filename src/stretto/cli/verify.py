@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from stretto.cli.arguments import Parser, words
+from stretto.cli.arguments import Parser
 from stretto.cli.plans import in_words
 from stretto.cli.subject import subject
 from stretto.errors import InputError, Problem
@@ -39,12 +39,10 @@ examples:
 def run(arguments: Sequence[str]) -> int:
     """Compare plans with one rank; print a line for each."""
     parser = _parser()
-    options, unknown = parser.read(arguments)
-    found = words(options.words)
-    problems = parser.unknown(unknown)
+    options, keys, problems = parser.read(arguments)
     cases: Iterator[tuple[str, Model, Plan]]
     if options.random is None:
-        plan, model = subject(found.names, found.keys, problems)
+        plan, model = subject(options.words, keys, problems)
         if plan is not None and model is not None:
             problems += plan.check(model)
             problems += _too_large(plan)

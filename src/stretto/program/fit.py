@@ -127,7 +127,8 @@ class _Fit:
             yield f"{what} {there}, not {wanted}", "name what the group does"
 
     def _parameters(self, compute: Compute, group: Group) -> Found:
-        used = {p.name: p for p in group.parameters}
+        back = compute.phase is Phase.BACKWARD
+        used = {p.name: p for p in (group.recalled if back else group.parameters)}
         yield from self._named("uses parameters", dict(compute.parameters), used)
         for name, buffer in compute.parameters:
             if name in used:

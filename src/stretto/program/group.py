@@ -34,6 +34,11 @@ class Group:
         return tuple(dict.fromkeys(p for s in self.segments for p in s.parameters))
 
     @property
+    def recalled(self) -> tuple[Parameter, ...]:
+        """Every parameter that the group's backward reads again, once."""
+        return tuple(dict.fromkeys(p for s in self.segments for p in s.recalled))
+
+    @property
     def is_sum(self) -> bool:
         """Whether the group only adds its inputs, so that its backward is the identity."""
         return [s.name for s in self.segments] == ["add"]

@@ -172,9 +172,8 @@ class _Stage:
 
     def _run(self, use: _Use, following: _Use | None) -> None:
         """Run a block, with the parameters of the next one already on their way."""
-        self._gather(self.chain[use.block])
-        if following is not None:
-            self._gather(self.chain[following.block])
+        self._gather(self._wanted(use))
+        self._gather(self._wanted(following))
         if use.direction is Pass.FORWARD:
             again = _Use(Pass.BACKWARD, use.block, use.micro_batch)
             keep = self.chain[use.block].kind not in self.recomputed or following == again
@@ -184,8 +183,15 @@ class _Stage:
             if not self.kept[use.block, use.micro_batch]:
                 self._forward(use, Phase.RECOMPUTE, keep=True)
             self._backward(use)
-        wanted = self.chain[following.block].parameters if following is not None else ()
-        self.working = {p.name: self.working[p.name] for p in wanted}
+        self.working = {p.name: self.working[p.name] for p in self._wanted(following)}
+
+    def _wanted(self, use: _Use | None) -> tuple[Parameter, ...]:
+        """Give the parameters that a run of a block reads."""
+        if use is None:
+            return ()
+        if use.direction is Pass.FORWARD:
+            return self.chain[use.block].parameters
+        return tuple(dict.fromkeys(p for g in self.groups[use.block] for p in g.recalled))
 
     # ── buffers ──────────────────────────────────────────────────────────────────────────────────
 
@@ -267,10 +273,10 @@ class _Stage:
 
     # ── parameters ───────────────────────────────────────────────────────────────────────────────
 
-    def _gather(self, block: Block) -> None:
-        """Bring the block's parameters from where they rest to where they are used."""
+    def _gather(self, parameters: Iterable[Parameter]) -> None:
+        """Bring parameters from where they rest to where they are used."""
         moves = []
-        for p in block.parameters:
+        for p in parameters:
             if p.name in self.working:
                 continue
             rest = self.buffers[f"w:{p.name}"]
@@ -302,14 +308,25 @@ class _Stage:
                 self._new(graph, Role.GRAPH, Layout(()))
             adds = self._begin([(w, w) for n, w in writes if n == "loss" and not mark])
             self.out.append(
-                Compute(phase, b, group.span, m, values, self._used(group), writes, (), adds, graph)
+                Compute(
+                    phase,
+                    b,
+                    group.span,
+                    m,
+                    values,
+                    self._used(group.parameters),
+                    writes,
+                    (),
+                    adds,
+                    graph,
+                )
             )
             held |= dict(writes)
         if phase is Phase.FORWARD and not (self._has_loss and b == self.span[1] - 1):
             self._move([(held["x"], self._input(b + 1, m))])
 
-    def _used(self, group: Group) -> Named:
-        return tuple((p.name, self.working[p.name]) for p in group.parameters)
+    def _used(self, parameters: Iterable[Parameter]) -> Named:
+        return tuple((p.name, self.working[p.name]) for p in parameters)
 
     def _writes(self, group: Group, b: int, m: int, mark: str, *, keep: bool) -> Named:
         """Name what a group writes; what leaves the block in the right layout is the next input."""
@@ -374,7 +391,7 @@ class _Stage:
             writes, adds, moves = self._cotangents_out(group, b, m, addend)
             gradients, sums, reductions = self._gradients(group, b, m)
             self.out.append(
-                Compute(Phase.BACKWARD, b, group.span, m, values, self._used(group), writes,
+                Compute(Phase.BACKWARD, b, group.span, m, values, self._used(group.recalled), writes,
                         gradients, (*adds, *sums), f"graph{b}.{group.span[0]}.m{m}")
             )  # fmt: skip
             incoming = dict(writes)

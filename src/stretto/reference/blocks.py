@@ -11,13 +11,13 @@ head, H head_dim, P pair, F feed-forward, V vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from stretto.model import Model, Segment
+from stretto.model import Model, Parameter, Segment
 from stretto.reference.arrays import Array
 from stretto.reference.rope import rotation, turned
 
@@ -69,7 +69,7 @@ def run(segments: Sequence[tuple[Segment, Local]], *, parameters: Arrays, values
     held = dict(values)
     pulls: list[tuple[Segment, Pullback]] = []
     for segment, local in segments:
-        written, pull = _FUNCTIONS[segment.name](_own(segment, parameters), held, local)
+        written, pull = _FUNCTIONS[segment.name](_own(segment.parameters, parameters), held, local)
         held |= written
         pulls.append((segment, pull))
 
@@ -78,7 +78,7 @@ def run(segments: Sequence[tuple[Segment, Local]], *, parameters: Arrays, values
         gradients: dict[str, Array] = {}
         for segment, pull in reversed(pulls):
             names = [v.name for v in segment.writes if v.kind == "real"]
-            own = _own(segment, parameters)
+            own = _own(segment.recalled, parameters)
             read, found = pull(own, {name: flowing.pop(name) for name in names})
             for name, cotangent in read.items():
                 flowing[name] = flowing[name] + cotangent if name in flowing else cotangent
@@ -88,9 +88,9 @@ def run(segments: Sequence[tuple[Segment, Local]], *, parameters: Arrays, values
     return held, pullback
 
 
-def _own(segment: Segment, parameters: Arrays) -> dict[str, Array]:
-    """Give the parameters of a segment by the last part of their names."""
-    return {p.name.rpartition(".")[2]: parameters[p.name] for p in segment.parameters}
+def _own(some: Iterable[Parameter], parameters: Arrays) -> dict[str, Array]:
+    """Give some parameters by the last part of their names."""
+    return {p.name.rpartition(".")[2]: parameters[p.name] for p in some}
 
 
 # ── embedding ────────────────────────────────────────────────────────────────────────────────────
@@ -102,11 +102,12 @@ def _lookup(own: Arrays, values: Arrays, local: Local) -> Played:
     row = np.where(here, tokens - local.vocab[0], 0)
     x = token[row] * here[..., None]
     adds = "position" in own and local.leads
+    shapes = {name: array.shape for name, array in own.items()}
     if adds:
         x = x + own["position"][values["positions"]]
 
     def pull(own: Arrays, cotangents: Arrays) -> Pulled:
-        gradients = {name: np.zeros(array.shape) for name, array in own.items()}
+        gradients = {name: np.zeros(shape) for name, shape in shapes.items()}
         np.add.at(gradients["token"], row[here], cotangents["x"][here])
         if adds:
             np.add.at(gradients["position"], values["positions"], cotangents["x"])

@@ -208,7 +208,7 @@ def _together(ranks: Sequence[Rank], step: Step) -> None:
         working = {index: work for index, work in working.items() if waits[index] is not None}
         if working and step.progress == before:
             raise RankError(
-                Problem(f"rank {i}", f"waits for {waits[i]}", "which must come before it waits")
+                Problem(f"rank {i}", f"waits for {waits[i]}", "let that come first")
                 for i in working
             )
 

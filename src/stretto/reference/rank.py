@@ -149,7 +149,7 @@ class Rank:
                 yield from self._await(buffer, step)
             match instruction:
                 case Move():
-                    yield from self._move(instruction, f"move {i} of {self.stage.stage}", step)
+                    yield from self._move(instruction, step, at=i)
                 case Vote():
                     yield from self._vote(instruction, step)
                 case _:
@@ -238,7 +238,8 @@ class Rank:
 
     # ── communication ────────────────────────────────────────────────────────────────────────────
 
-    def _move(self, move: Move, key: str, step: Step) -> Waits:
+    def _move(self, move: Move, step: Step, *, at: int) -> Waits:
+        """Take every step with its group; `at`, the place in the list, tells moves apart."""
         blocks = [self._wide(leg) for leg in move.legs]
         for n, first in enumerate(move.legs[0].steps):
             steps = [leg.steps[n] for leg in move.legs]
@@ -247,9 +248,10 @@ class Rank:
                 legs = zip(steps, zip(*brought, strict=True), strict=True)
                 return list(zip(*(combine(s, b) for s, b in legs), strict=True))
 
+            key = f"step {n} of move {at} of stage {self.stage.stage}"
             group = self._group(first.axes)
             blocks = yield from step.meet(
-                f"step {n} of {key}", group, rank=self.index, brings=blocks, together=together
+                key, group, rank=self.index, brings=blocks, together=together
             )
         for leg, block in zip(move.legs, blocks, strict=True):
             block = cropped(block, self._shapes[leg.target])

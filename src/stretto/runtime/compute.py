@@ -1,9 +1,14 @@
-"""A compute: segments of one block under autograd, on detached inputs."""
+"""A compute: segments of one block under autograd, on detached inputs.
+
+Parameters that are gathered for use are not kept for the backward, which is handed them anew: where
+autograd saves one, or a view of one, only its name and place are kept.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +17,7 @@ from torch import Tensor
 
 from stretto import nn
 from stretto.model import Model, Segment
-from stretto.program.instruction import Compute
+from stretto.program.instruction import Buffer, Compute, Role
 from stretto.runtime.rank import Rank
 
 Runner = Callable[[dict[str, Tensor], dict[str, Any]], dict[str, Any]]
@@ -26,10 +31,22 @@ class Graph:
     Attributes:
         leaves: What gradients are wanted of, by name.
         outputs: What was written, by name, attached to the graph of autograd.
+        recalled: Gathered parameters, which the backward puts here before it runs.
     """
 
     leaves: tuple[tuple[str, Tensor], ...]
     outputs: dict[str, Tensor]
+    recalled: dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A tensor that autograd saved, as a view of a gathered parameter."""
+
+    parameter: str
+    shape: torch.Size
+    stride: tuple[int, ...]
+    offset: int
 
 
 def forward(rank: Rank, compute: Compute) -> Callable[[], None]:
@@ -39,6 +56,8 @@ def forward(rank: Rank, compute: Compute) -> Callable[[], None]:
     real = {v.name for s in segments for v in s.reads if v.kind == "real"}
     differentiable = {v.name for s in segments for v in s.writes if v.kind == "real"}
     keep = bool(compute.graph)
+    specs = rank.stage.buffers
+    gathered = {n for n, b in compute.parameters if specs[b].role is Role.WORKING}
 
     def go() -> None:
         values = {n: rank.read(b) for n, b in compute.values}
@@ -48,13 +67,17 @@ def forward(rank: Rank, compute: Compute) -> Callable[[], None]:
         if keep:
             values = {n: _leaf(t) if n in real else t for n, t in values.items()}
             weights = [(n, _leaf(t)) for n, t in weights]
-        with torch.set_grad_enabled(keep):
+        recalled: dict[str, Tensor] = {}
+        passing = [(n, t) for n, t in weights if n in gathered]
+        with torch.set_grad_enabled(keep), _let_go(passing if keep else [], recalled):
             made = run({alike[n]: t for n, t in weights}, values)
         outputs = {n: made[n] for n, _ in compute.writes}
         if keep:
             leaves = (*((n, t) for n, t in values.items() if n in real), *weights)
             attached = {n: t for n, t in outputs.items() if n in differentiable}
-            rank.buffers[compute.graph] = Graph(leaves, attached)
+            rank.buffers[compute.graph] = Graph(leaves, attached, recalled)
+            for _, leaf in passing:
+                leaf.data = leaf.new_empty(0)
         for name, buffer in compute.writes:
             rank.put(buffer, outputs[name].detach(), addends.get(buffer))
         rank.clock.compute_s += time.perf_counter() - began
@@ -70,6 +93,7 @@ def backward(rank: Rank, compute: Compute) -> Callable[[], None]:
     def go() -> None:
         graph: Graph = rank.buffers[compute.graph]
         rank.buffers[compute.graph] = None
+        graph.recalled.update((n, rank.read(b)) for n, b in compute.parameters)
         given = {n: rank.read(b) for n, b in compute.values}
         addends = rank.addends(compute.adds)
         began = time.perf_counter()
@@ -82,8 +106,9 @@ def backward(rank: Rank, compute: Compute) -> Callable[[], None]:
             allow_unused=True,  # a bias that another rank adds
         )
         for (name, leaf), gradient in zip(graph.leaves, found, strict=True):
-            value = torch.zeros_like(leaf) if gradient is None else gradient
-            rank.put(places[name], value, addends.get(places[name]))
+            buffer = places[name]
+            value = _nothing(rank, buffer, leaf) if gradient is None else gradient
+            rank.put(buffer, value, addends.get(buffer))
         rank.clock.compute_s += time.perf_counter() - began
 
     return go
@@ -91,6 +116,36 @@ def backward(rank: Rank, compute: Compute) -> Callable[[], None]:
 
 def _leaf(tensor: Tensor) -> Tensor:
     return tensor.detach().requires_grad_()
+
+
+def _nothing(rank: Rank, buffer: Buffer, leaf: Tensor) -> Tensor:
+    """Give the gradient of what was not used: of a bias that another rank adds, say."""
+    shape = rank.stage.buffers[buffer].local_shape(rank.program.placement)
+    return torch.zeros(shape, dtype=leaf.dtype, device=leaf.device)
+
+
+def _let_go(
+    passing: list[tuple[str, Tensor]], recalled: dict[str, Tensor]
+) -> AbstractContextManager[object]:
+    """Have autograd save places instead of the tensors in `passing`, to be found in `recalled`."""
+    if not passing:
+        return nullcontext()
+    owners = {t.untyped_storage().data_ptr(): (n, int(t.storage_offset())) for n, t in passing}
+
+    def pack(tensor: Tensor) -> Tensor | _Place:
+        name, start = owners.get(tensor.untyped_storage().data_ptr(), ("", 0))
+        if not name:
+            return tensor
+        return _Place(name, tensor.shape, tensor.stride(), int(tensor.storage_offset()) - start)
+
+    def unpack(saved: Tensor | _Place) -> Tensor:
+        if not isinstance(saved, _Place):
+            return saved
+        weight = recalled[saved.parameter]
+        offset = int(weight.storage_offset()) + saved.offset
+        return weight.as_strided(saved.shape, saved.stride, offset)
+
+    return torch.autograd.graph.saved_tensors_hooks(pack, unpack)
 
 
 def _runner(rank: Rank, compute: Compute) -> tuple[dict[str, str], Runner]:

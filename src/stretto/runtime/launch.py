@@ -33,6 +33,9 @@ from stretto.runtime.world import join
 GRACE_S = 10.0
 """How long ranks may take to stop once one has failed."""
 
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""Signals that ask a run to stop."""
+
 Work = Callable[[World], int | None]
 """What a rank does; gives the signal after which it ended early, None if it did all."""
 
@@ -133,7 +136,7 @@ def _fork(world: World, work: Work) -> _Rank:
     os.close(reading)
     status = 0
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):  # until `work` says otherwise
+        for number in STOPS:  # until `work` says otherwise
             signal.signal(number, signal.SIG_DFL)
         _die_with(parent)
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
@@ -234,7 +237,7 @@ def _stop(ranks: list[_Rank]) -> None:
 
 @contextlib.contextmanager
 def _passed_on(ranks: list[_Rank]) -> Iterator[_Signals]:
-    """Pass SIGINT and SIGTERM on to the ranks, which finish their step; a third one kills them."""
+    """Pass signals that ask to stop on to the ranks, which finish their step; a third one kills."""
     signals = _Signals()
 
     def handle(number: int, _: Any) -> None:
@@ -244,8 +247,7 @@ def _passed_on(ranks: list[_Rank]) -> Iterator[_Signals]:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(rank.pid, signal.SIGKILL if len(signals.asked) > 2 else number)
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {n: signal.signal(n, handle) for n in numbers}
+    before = {number: signal.signal(number, handle) for number in STOPS}
     try:
         yield signals
     finally:

@@ -124,8 +124,8 @@ def train(
         job: The run.
         world: This rank.
         report: Called on rank 0 after every step.
-        note: Told on rank 0 of what is wrong but does not keep the run from going on: checkpoints
-            that are damaged, where an older one is whole.
+        note: Told of what is wrong but does not keep the run from going on, on the rank that found
+            it: checkpoints that are damaged, where an older one is whole.
 
     Returns:
         The signal at which it stopped before the end; None if it did all steps.
@@ -256,7 +256,7 @@ def _start(job: Job, rank: Rank, world: World, *, note: Callable[[Problem], None
     model = job.model
     if job.resume:
         path, manifest, problems = _newest(job, world)
-        for problem in problems if world.rank == 0 else ():
+        for problem in problems:
             note(problem)
         fill(rank, _from_checkpoint(path, manifest))
         return manifest.step
@@ -266,7 +266,7 @@ def _start(job: Job, rank: Rank, world: World, *, note: Callable[[Problem], None
 
 
 def _newest(job: Job, world: World) -> tuple[Path, Manifest, list[Problem]]:
-    """Give the newest checkpoint of which every byte is whole, and what is wrong with newer ones.
+    """Give the newest checkpoint that is whole, and what this rank found wrong with newer ones.
 
     Raises:
         CheckpointError: There is none, or it is of another model or other data.
@@ -280,10 +280,12 @@ def _newest(job: Job, world: World) -> tuple[Path, Manifest, list[Problem]]:
             raise CheckpointError([*error.problems, *damaged]) from None
         manifest = checkpoints.open_checkpoint(found.path, model=job.model)
         _check_data(job, manifest)
-        problems = _verify(found.path, manifest, world)
-        if not problems:
-            return found.path, manifest, [*damaged, *found.damaged]
+        problems = checkpoints.verify_files(found.path, manifest, part=(world.rank, world.size))
         damaged += problems
+        total = torch.tensor([len(problems)], device=world.device)
+        dist.all_reduce(total)
+        if not int(total):
+            return found.path, manifest, [*damaged, *(() if world.rank else found.damaged)]
         skip.append(found.path)
 
 
@@ -304,17 +306,6 @@ def _from_pretrained(directory: Path, model: Model, otherwise: Source) -> Source
         return otherwise(parameter, what, box)
 
     return source
-
-
-def _verify(path: Path, manifest: Manifest, world: World) -> list[Problem]:
-    """Check this rank's share of the files; give what it found, or that others found something."""
-    problems = list(checkpoints.verify_files(path, manifest, part=(world.rank, world.size)))
-    found = torch.tensor([len(problems)], device=world.device)
-    dist.all_reduce(found)
-    if int(found) > len(problems):
-        rule = f"{int(found) - len(problems)} files are damaged, as other ranks found"
-        problems.append(Problem(path.name, rule, "use another checkpoint"))
-    return problems
 
 
 def save(job: Job, rank: Rank, world: World, *, step: int) -> Path:
