@@ -131,9 +131,13 @@ def _pipeline() -> tuple[Contender, ...]:
 
 def _network() -> tuple[Contender, ...]:
     sharded = partial(ours.build, plan=Plan.of, dp=4, zero=3)
-    return (Contender("stretto, sharded", sharded, _BASE),) + tuple(
-        Contender(name, partial(fsdp.build, reshard=reshard), _BASE, "stretto, sharded", 1.3)
-        for name, reshard in (("FSDP2, reshard after forward", True), ("FSDP2, no reshard", False))
+    kinds = (("FSDP2, reshard after forward", True), ("FSDP2, no reshard", False))
+    return (
+        Contender("stretto, sharded", sharded, _BASE),
+        *(
+            Contender(name, partial(fsdp.build, reshard=reshard), _BASE, "stretto, sharded", 1.3)
+            for name, reshard in kinds
+        ),
     )
 
 

@@ -31,8 +31,15 @@ def model(config: Config) -> Model:
     )  # fmt: skip
 
 
-def build(rank: int, world: int, *, config: Config, plan: Callable[..., Plan], micro_batches: int = 1,
-          **options: Any) -> Step:  # fmt: skip
+def build(
+    rank: int,
+    world: int,
+    *,
+    config: Config,
+    plan: Callable[..., Plan],
+    micro_batches: int = 1,
+    **options: Any,
+) -> Step:
     """A rank of a plan.
 
     Args:

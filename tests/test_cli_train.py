@@ -123,7 +123,7 @@ def test_a_run_keeps_all_that_decided_it(trained: tuple[Path, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "plan", [("dp=1",), ("dp=1", "tp=2"), ("pp=2", "dp=2", "zero=3", "memory.recompute=full")]
+    "plan", [("dp=1", "tp=2"), ("pp=2", "dp=2", "zero=3", "memory.recompute=full")]
 )
 def test_a_run_that_goes_on_under_another_plan_has_the_losses_of_one_that_never_stopped(
     plan: tuple[str, ...], trained: tuple[Path, str], home: Path

@@ -53,35 +53,37 @@ PLACES: dict[str, Place] = {
     # 1: what exists
     "mesh": Place(1),
     "layout": Place(1, beside=("mesh",)),
-    "rules": Place(1, beside=("mesh", "layout")),
     "model": Place(1),
+    "huggingface": Place(1, beside=("model",)),
+    "presets": Place(1, beside=("model",)),
+    "initial": Place(1, beside=("layout", "model")),
+    "rules": Place(1, beside=("mesh", "layout", "model")),
     "cluster": Place(1),
+    "recipe": Place(1),
     "plan": Place(1, beside=("mesh", "layout", "rules", "model", "cluster"), packages=("tomli_w",)),
     # 2: in what order
     "schedule.*": Place(2, beside=("schedule.*",)),
     # 3: what is done
-    "program": Place(3, beside=("program.*",)),
-    "program.instruction": Place(3),
-    "program.lower": Place(3, beside=("program.instruction",)),
-    "program.verify": Place(3, beside=("program.instruction",)),
-    "program.render": Place(3, beside=("program.instruction",)),
+    "program": Place(3),
+    "program.*": Place(3, beside=("program.*",)),
     # 4: what would happen, what must be read
-    "reference": Place(4),
-    "checkpoint": Place(4, beside=("checkpoint.*",)),
-    "checkpoint.manifest": Place(4),
-    "checkpoint.reshard": Place(4, beside=("checkpoint.manifest",)),
-    "checkpoint.storage": Place(4, beside=("checkpoint.manifest",), packages=("safetensors",)),
+    "reference.*": Place(4, beside=("reference.*",)),
+    "checkpoint": Place(4),
+    "checkpoint.*": Place(4, beside=("checkpoint.*",)),
     "data.*": Place(4, beside=("data.*",), packages=("tokenizers", "pyarrow")),
     # 5: do it
     "nn": Place(5),
+    "checkpoint.io": Place(5, packages=("safetensors",)),
     "runtime.*": Place(5, beside=("runtime.*", "nn", "checkpoint.io")),
     "runtime.weights": Place(5, beside=("nn",), packages=("safetensors",)),
-    "checkpoint.io": Place(5, packages=("safetensors",)),
+    "runtime.parity": Place(5, beside=("runtime.*",), packages=("safetensors",)),
     # 6: for people
     "report.*": Place(6, beside=("report.*",), packages=("tensorboardX",)),
     "cli.*": Place(6, beside=("cli.*", "report.*")),
+    "cli.rundir": Place(6, beside=("cli.*", "report.*"), packages=("tomli_w",)),
     # 7: the public surface
     "stretto": Place(7),
+    "__main__": Place(7),
 }
 
 # What `import stretto` leaves to whoever needs it.

@@ -16,7 +16,7 @@ from stretto.presets import preset
 from stretto.runtime.parity import Difference, Trace, alone, difference, invented, shrunk
 
 BLOCKS = 5
-EACH = 14
+EACH = 12
 
 
 def stretto(*arguments: str) -> subprocess.CompletedProcess[str]:

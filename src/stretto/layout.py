@@ -6,7 +6,7 @@ Communication is a function of two layouts, `redistribute`; nobody places a coll
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
@@ -232,8 +232,3 @@ def apply(layout: Layout, step: Step) -> Layout:
         case Kind.MASK:
             partial |= set(step.axes)
     return Layout(tuple(tuple(d) for d in dims), tuple(partial), layout.reduction)
-
-
-def sizes_of(dims: Iterable[str], sizes: Mapping[str, int]) -> tuple[int, ...]:
-    """Give the sizes of logical dimensions."""
-    return tuple(sizes[d] for d in dims)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 import tomli_w
@@ -599,8 +599,3 @@ def override(plan: Plan, changes: Sequence[tuple[str, Any]]) -> Plan:
     if problems:
         raise PlanError(problems)
     return read(tree)
-
-
-def with_cut(plan: Plan, cut: tuple[int, ...]) -> Plan:
-    """Give `plan` with its stages beginning at the blocks `cut`."""
-    return replace(plan, pipeline=replace(plan.pipeline, cut=cut))

@@ -1,4 +1,4 @@
-"""The recipe: optimizer, learning-rate schedule and length of a training run. A pure function of step."""
+"""The recipe: optimizer, learning-rate schedule and length of a run. A pure function of step."""
 
 from __future__ import annotations
 

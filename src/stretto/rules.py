@@ -70,7 +70,8 @@ class Placement:
     A dimension that a compute rule splits is padded with zeros to a multiple of its extents, which
     is exact for heads, feed-forward units and vocabulary: padded weights are zero, add nothing and
     get no gradient. Where an axis is wider than the key heads, it is cut in two: the outer part
-    splits key heads, the inner one the query heads of each, over which key heads are replicated. A
+    splits key heads, the inner one the query heads of each, over which key heads are replicated.
+    (Padded query heads of a real key head do attend: whoever computes leaves them out by name.) A
     dimension that only a storage rule splits is padded at rest and cropped in use.
 
     Attributes:

@@ -159,46 +159,54 @@ def _write(work: Path, part: Part, rank: int, storage: Storage) -> None:
     """Write a rank's file, and what is in it."""
     free_bytes = storage.free_bytes(work)
     if free_bytes < part.size_bytes:
-        raise MachineError(_no_space(work, part.size_bytes, free_bytes))
-    files, path = {}, work / file_name(rank)
-    try:
-        if part.size_bytes:
-            files[path.name] = _write_file(path, part.chunks, storage)
-        said = Manifest(VERSION, part.step, 0, part.model, part.extra, part.tensors, files)
-        storage.write(work / _part_name(rank), [said.to_json().encode()])
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        storage.remove(path)
-        free_bytes = storage.free_bytes(work)
-        raise MachineError(_no_space(work, part.size_bytes, free_bytes)) from error
+        raise _no_space(work / file_name(rank), part.size_bytes, free_bytes)
+    files = {}
+    if part.size_bytes:
+        files[file_name(rank)] = _write_hashed(work / file_name(rank), part, storage)
+    said = Manifest(VERSION, part.step, 0, part.model, part.extra, part.tensors, files)
+    _write_text(work / _part_name(rank), said.to_json(), storage)
 
 
-def _no_space(work: Path, need_bytes: int, free_bytes: int) -> Problem:
-    need, free = show_bytes(need_bytes), show_bytes(free_bytes)
-    return Problem(
-        str(work),
-        f"no space: this rank's tensors need {need} ({need_bytes} bytes), and without them {free} "
-        f"({free_bytes} bytes) are free",
-        "free some, or name another directory; earlier checkpoints are as they were",
-    )
-
-
-def _write_file(path: Path, chunks: Iterable[Chunk], storage: Storage) -> StoredFile:
-    """Write a file, hashing what it is made of: reading it back would bless a damage."""
-    digest, size_bytes = hashlib.sha256(), 0
+def _write_hashed(path: Path, part: Part, storage: Storage) -> StoredFile:
+    """Write a rank's file, hashing what goes in: reading it back would bless a damage."""
+    digest = hashlib.sha256()
 
     def hashed(pool: ThreadPoolExecutor) -> Iterator[Chunk]:
-        nonlocal size_bytes
-        for chunk in chunks:
-            size_bytes += len(chunk)
+        for chunk in part.chunks:
             hashing = pool.submit(digest.update, chunk)  # while it is written
             yield chunk
             hashing.result()
 
     with ThreadPoolExecutor(1) as pool:
-        storage.write(path, hashed(pool))
-    return StoredFile(size_bytes, digest.hexdigest())
+        _write_file(path, hashed(pool), size_bytes=part.size_bytes, storage=storage)
+    return StoredFile(part.size_bytes, digest.hexdigest())
+
+
+def _write_text(path: Path, text: str, storage: Storage) -> None:
+    content = text.encode()
+    _write_file(path, [content], size_bytes=len(content), storage=storage)
+
+
+def _write_file(path: Path, chunks: Iterable[Chunk], *, size_bytes: int, storage: Storage) -> None:
+    try:
+        storage.write(path, chunks)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        storage.remove(path)
+        raise _no_space(path, size_bytes, storage.free_bytes(path.parent)) from error
+
+
+def _no_space(path: Path, need_bytes: int, free_bytes: int) -> MachineError:
+    need, free = show_bytes(need_bytes), show_bytes(free_bytes)
+    return MachineError(
+        Problem(
+            str(path),
+            f"no space: needs {need} ({need_bytes} bytes), and {free} ({free_bytes} bytes) are "
+            "free",
+            "free some, or name another directory; earlier checkpoints are as they were",
+        )
+    )
 
 
 def _part_name(rank: int) -> str:
@@ -212,12 +220,9 @@ def _excuse_name(rank: int) -> str:
 def _excuse(work: Path, failure: StrettoError, rank: int, storage: Storage) -> None:
     """Leave word for rank 0; where even that fails, it says that this rank's part is missing."""
     text = json.dumps([[p.field, p.rule, p.remedy] for p in failure.problems])
-    path = work / _excuse_name(rank)
-    with suppress(OSError):
-        try:
-            storage.write(path, [text.encode()])
-        except OSError:
-            storage.remove(path)
+    with suppress(OSError, MachineError):
+        storage.remove(work / file_name(rank))  # it makes room
+        _write_text(work / _excuse_name(rank), text, storage)
 
 
 def _commit(directory: Path, name: str, world: int, keep: int, storage: Storage) -> None:
@@ -229,15 +234,15 @@ def _commit(directory: Path, name: str, world: int, keep: int, storage: Storage)
     problems = check(manifest)
     if problems:
         raise CheckpointError(problems)
-    text = manifest.to_json().encode()
-    storage.write(work / "manifest.json", [text])
-    storage.write(work / "manifest.sha256", [_seal(text)])
+    text = manifest.to_json()
+    _write_text(work / "manifest.json", text, storage)
+    _write_text(work / "manifest.sha256", _seal(text.encode()), storage)
     for rank in range(world):
         storage.remove(work / _part_name(rank))
     storage.sync(work)
     storage.rename(work, directory / name)
     storage.sync(directory)
-    storage.write(directory / "latest.tmp", [f"{name}\n".encode()])
+    _write_text(directory / "latest.tmp", f"{name}\n", storage)
     storage.rename(directory / "latest.tmp", directory / "latest")
     storage.sync(directory)
     with suppress(OSError):  # the checkpoint is safe; after the next one this is tried again
@@ -263,8 +268,8 @@ def _parts(work: Path, world: int, storage: Storage) -> list[Manifest]:
     return parts
 
 
-def _seal(manifest: bytes) -> bytes:
-    return f"{hashlib.sha256(manifest).hexdigest()}  manifest.json\n".encode()
+def _seal(manifest: bytes) -> str:
+    return f"{hashlib.sha256(manifest).hexdigest()}  manifest.json\n"
 
 
 def _remove(path: Path, storage: Storage) -> None:
@@ -335,7 +340,7 @@ def open_checkpoint(path: Path, *, model: Model | None, storage: Storage = LOCAL
     try:
         text = storage.read(path / "manifest.json")
         seal = storage.read(path / "manifest.sha256")
-        if seal != _seal(text):
+        if seal != _seal(text).encode():
             raise CheckpointError(Problem("manifest.json", "is not what was written", _ANOTHER))
         manifest = Manifest.from_json(text)
         problems = [*check(manifest, model), *_size_problems(path, manifest, storage)]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stretto.checkpoint.commit import find, open_checkpoint
+from stretto.checkpoint.manifest import check
 from stretto.cli.keys import Keys, Settings
 from stretto.cli.models import model_of
 from stretto.cli.plans import Wish, cluster_of, plan_of, read_plan
@@ -243,13 +244,14 @@ def _resume_problems(
             yield Problem(key, rule, f"keep it, or begin a new run: --from {asked.resume}")
     try:
         path = find(RunDirectory(asked.resume).checkpoints).path
-        step = open_checkpoint(path, model=model).step
+        manifest = open_checkpoint(path, model=None)
     except InputError as error:
         yield from error.problems
         return
-    if step >= recipe.steps:
-        rule = f"the run has done {step} of its {recipe.steps} steps"
-        yield Problem("steps", rule, f"ask for more: steps={2 * step}")
+    yield from check(manifest, model)
+    if manifest.step >= recipe.steps:
+        rule = f"the run has done {manifest.step} of its {recipe.steps} steps"
+        yield Problem("steps", rule, f"ask for more: steps={2 * manifest.step}")
 
 
 def _directory(asked: Asked, model: Model) -> RunDirectory:

@@ -97,6 +97,11 @@ class RunDirectory:
         return self.path / "metrics.jsonl"
 
     @property
+    def curve(self) -> Path:
+        """The picture of its losses, once it has ended."""
+        return self.path / "loss.svg"
+
+    @property
     def log(self) -> Path:
         """What was printed."""
         return self.path / "log.txt"

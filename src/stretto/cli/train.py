@@ -363,15 +363,18 @@ def _finish(wanted: Request, valid: TokenSet, baseline: float, say: Callable[[st
     """Write the model, say how good it is, and let it write."""
     from stretto.cli.pretrained import export, load
     from stretto.cli.samples import samples
+    from stretto.report.curve import curve
     from stretto.report.metrics import read
 
     run = wanted.run
-    records = [r for r in read(run.metrics) if "valid_loss" in r]
-    if records:
-        say(
-            f"\nheld-out loss {records[-1]['valid_loss']:.3f} nats per token; "
-            f"a unigram model's is {baseline:.3f}"
-        )
+    records = read(run.metrics)
+    held = [r["valid_loss"] for r in records if "valid_loss" in r]
+    if held:
+        say(f"\nheld-out loss {held[-1]:.3f} nats per token; a unigram model's is {baseline:.3f}")
+    run.curve.write_text(
+        curve(records, baseline=baseline, title=f"{wanted.start.model.name} · {run.path.name}")
+    )
+    say(f"the curve of the run is in {run.curve}")
     if run.model.exists():  # of an earlier end of the run
         shutil.rmtree(run.model)
     export(run, run.model)

@@ -390,10 +390,14 @@ class _Stage:
             values = self._cotangents_in(group, incoming, b, m)
             writes, adds, moves = self._cotangents_out(group, b, m, addend)
             gradients, sums, reductions = self._gradients(group, b, m)
+            graph = f"graph{b}.{group.span[0]}.m{m}"
+            used = self._used(group.recalled)
+            sums = (*adds, *sums)
             self.out.append(
-                Compute(Phase.BACKWARD, b, group.span, m, values, self._used(group.recalled), writes,
-                        gradients, (*adds, *sums), f"graph{b}.{group.span[0]}.m{m}")
-            )  # fmt: skip
+                Compute(
+                    Phase.BACKWARD, b, group.span, m, values, used, writes, gradients, sums, graph
+                )
+            )
             incoming = dict(writes)
             if moves:
                 self._move(moves, ((moves[0][1], addend),) if addend else ())

@@ -4,8 +4,8 @@ A message packs every tensor of a move into one flat buffer, is issued at once, 
 its first reader asks. Shapes: G ranks in the group, N numbers of one tensor's block.
 
 What is measured about gloo (64 MiB, 4 hosts at 1 Gbit/s): its reduce-scatter moves as much as an
-all-reduce, twice what it must; an all-to-all in chunks with a local sum runs at wire rate. NCCL's own
-collectives are used as they are.
+all-reduce, twice what it must; an all-to-all in chunks with a local sum runs at wire rate. NCCL's
+own collectives are used as they are.
 """
 
 from __future__ import annotations

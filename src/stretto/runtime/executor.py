@@ -1,4 +1,4 @@
-"""`execute`: one rank runs its stage's list of instructions, step after step. It decides nothing."""
+"""`execute`: one rank runs its stage's list, step after step. It decides nothing."""
 
 from __future__ import annotations
 

@@ -29,8 +29,8 @@ from stretto.recipe import Recipe
 from stretto.reference import Reference
 from stretto.rules import Store
 from stretto.runtime.executor import Executor
-from stretto.runtime.rank import Rank
 from stretto.runtime.launch import spawn
+from stretto.runtime.rank import Rank
 from stretto.runtime.state import fill, fresh
 from stretto.runtime.world import World, process_groups
 
