@@ -187,11 +187,13 @@ def test_a_rank_that_is_killed_is_named_and_the_others_end(home: Path) -> None:
     until(process, "step ")
     ranks = children(process.pid)
     os.kill(ranks[1], signal.SIGKILL)
-    status, _, err = finish(process)
+    status, out, err = finish(process)
     assert status == 3
     assert "rank 1" in err
     assert "was ended by SIGKILL" in err
     assert "Traceback" not in err
+    assert "was ended by SIGKILL" in (home / "killed" / "log.txt").read_text()
+    assert "ended by an error before there was a checkpoint" in out
     assert not [pid for pid in ranks if Path(f"/proc/{pid}").exists()]
 
 
@@ -221,6 +223,16 @@ def launched(rank: int, port: int) -> Mapping[str, str]:
         "RANK": f"{rank}", "WORLD_SIZE": "2", "LOCAL_RANK": f"{rank}", "LOCAL_WORLD_SIZE": "2",
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}",
     }  # fmt: skip
+
+
+def test_a_run_starts_from_the_weights_of_another(trained: tuple[Path, str], home: Path) -> None:
+    words = ("train", "--from", "whole", "--data", "text.txt", "steps=1", "batch.seq=32", "dp=1")
+    status, out, err = finish(start(*words, "lr=1e-9", "--run", "tuned", home=home))
+    assert (status, err) == (0, "")
+    assert f"from {Path('whole') / 'model'}" in out
+    tuned, before = records(home / "tuned")[-1], records(trained[0])[-1]
+    assert tuned["valid_loss"] == pytest.approx(before["valid_loss"], abs=0.05)
+    assert tuned["loss"] < records(trained[0])[0]["loss"] - 0.5
 
 
 # ── what is done with a run ──────────────────────────────────────────────────────────────────────

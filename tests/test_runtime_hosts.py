@@ -53,5 +53,6 @@ def test_two_hosts_under_slurm_train_as_two_local_ranks_do(text: Path, tmp_path:
         said = [rank.communicate(timeout=200)[0] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(said)
     local = start(None, ["--data", str(text), "--run", str(tmp_path / "local"), "--nproc", "2"])
-    assert local.wait(200) == 0
+    said = [local.communicate(timeout=200)[0]]
+    assert local.returncode == 0, said
     assert losses(tmp_path / "slurm") == pytest.approx(losses(tmp_path / "local"), rel=1e-12)

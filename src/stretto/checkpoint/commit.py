@@ -83,8 +83,8 @@ def saving(
 ) -> Generator[None, None, Path]:
     """Save a checkpoint, yielding wherever all ranks must have come before any goes on.
 
-    Every rank yields as often, whatever fails, and afterwards either all raise or none does: a
-    failed save leaves the checkpoints that are there and costs no more than its time.
+    Every rank yields as often, whatever fails, and then all raise or none does, but for a rank that
+    cannot read ``latest``. A failed save leaves the checkpoints that are there as they were.
 
     Args:
         directory: Where checkpoints lie; all ranks see the same.
@@ -111,7 +111,7 @@ def saving(
     yield
     failure = failure or _attempt(lambda: _write(work, part, rank, storage))
     if failure is not None:
-        _excuse(work, failure, rank, storage)
+        _report(work, failure, rank, storage)
     yield
     if rank == 0:
         failure = failure or _attempt(lambda: _commit(directory, name, world, keep, storage))
@@ -213,16 +213,16 @@ def _part_name(rank: int) -> str:
     return f"rank-{rank:05d}.json"
 
 
-def _excuse_name(rank: int) -> str:
+def _report_name(rank: int) -> str:
     return f"rank-{rank:05d}.failed"
 
 
-def _excuse(work: Path, failure: StrettoError, rank: int, storage: Storage) -> None:
+def _report(work: Path, failure: StrettoError, rank: int, storage: Storage) -> None:
     """Leave word for rank 0; where even that fails, it says that this rank's part is missing."""
     text = json.dumps([[p.field, p.rule, p.remedy] for p in failure.problems])
     with suppress(OSError, MachineError):
         storage.remove(work / file_name(rank))  # it makes room
-        _write_text(work / _excuse_name(rank), text, storage)
+        _write_text(work / _report_name(rank), text, storage)
 
 
 def _commit(directory: Path, name: str, world: int, keep: int, storage: Storage) -> None:
@@ -255,8 +255,8 @@ def _parts(work: Path, world: int, storage: Storage) -> list[Manifest]:
     names = storage.names(work)
     parts, problems = [], []
     for rank in range(world):
-        if _excuse_name(rank) in names:
-            name = _excuse_name(rank)
+        if _report_name(rank) in names:
+            name = _report_name(rank)
             said = parse(storage.read(work / name), where=name)
             problems += [Problem(f"rank {rank}: {field}", *rest) for field, *rest in said]
         elif _part_name(rank) in names:

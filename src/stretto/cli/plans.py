@@ -15,6 +15,7 @@ from stretto.model import Model
 from stretto.plan import Batch, Plan, override
 
 _SEQUENCES, _SEQ, _MICRO_BATCH = 16, 256, 8  # of a plan that nobody stated
+_LOGITS = 2**24  # of a micro-batch, where nobody stated its size: 64 MiB of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def plan_of(wish: Wish, model: Model | None) -> Plan:
     if base is not None and (wish.binding or (suits and not mesh)):
         return override(base, wish.changes)
     plan = override(_meshed(base, mesh, ranks=wish.ranks, model=model), wish.changes)
-    return plan if "batch.micro_batch" in dict(wish.changes) else _batched(plan)
+    return plan if "batch.micro_batch" in dict(wish.changes) else _batched(plan, model)
 
 
 def _meshed(
@@ -102,12 +103,13 @@ def _seq(model: Model | None) -> int:
     return min(_SEQ, model.positions) if model else _SEQ
 
 
-def _batched(plan: Plan) -> Plan:
+def _batched(plan: Plan, model: Model | None) -> Plan:
     """Give the plan with micro-batches that divide each replica's share, and fill the pipeline."""
     share, rest = divmod(plan.batch.sequences, plan.replicas)
     if rest or not share:
         return plan
-    most = min(plan.batch.micro_batch, max(1, share // plan.stages))
+    fits = _LOGITS // (plan.batch.seq * model.vocab) if model else plan.batch.micro_batch
+    most = max(1, min(plan.batch.micro_batch, share // plan.stages, fits))
     size = max(m for m in range(1, most + 1) if share % m == 0)
     return replace(plan, batch=replace(plan.batch, micro_batch=size))
 

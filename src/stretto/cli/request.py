@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -255,5 +256,9 @@ def _resume_problems(
 
 
 def _directory(asked: Asked, model: Model) -> RunDirectory:
-    now = datetime.datetime.now()
-    return RunDirectory(asked.resume or asked.run or Path("runs") / new_name(model, now))
+    path = asked.resume or asked.run
+    if path is None:
+        path = Path("runs") / new_name(model, datetime.datetime.now())
+        names = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+        path = next(names) if path.exists() else path
+    return RunDirectory(path)

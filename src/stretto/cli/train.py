@@ -20,7 +20,7 @@ from stretto.cli.say import table
 from stretto.cli.texts import CACHE, Telling, tokens_of
 from stretto.data.prepared import Prepared
 from stretto.data.tokens import TokenSet, unigram_loss
-from stretto.errors import Problem
+from stretto.errors import Problem, StrettoError
 from stretto.units import show_count
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ examples:
   stretto train --from path/to/smollm2 --data notes.txt lr=1e-4 steps=200
   stretto train gpt2 --plan plan.toml --dry-run
   stretto train --resume runs/2026-05-01-120000-gpt2 --nproc 4 steps=2000
-  torchrun --nproc-per-node 8 -m stretto train gpt2 dp=4 tp=2
+  torchrun --nproc-per-node 8 -m -- stretto train gpt2 dp=4 tp=2 --run runs/gpt2
 """
 
 
@@ -77,9 +77,14 @@ def run(arguments: Sequence[str]) -> int:
             say.open()
         baseline = unigram_loss(text.train, text.valid)
         say(_text_in_words(wanted, text, baseline))
-        stopped = _launch(wanted, text)
+        try:
+            stopped = _launch(wanted, text)
+        except StrettoError as error:
+            say.note("\n".join(table(error.problems)))
+            say(_how_to_go_on(wanted, "ended by an error"))
+            raise
         if stopped is not None:
-            say(_how_to_go_on(wanted, stopped))
+            say(_how_to_go_on(wanted, f"stopped by {signal.Signals(stopped).name}"))
             return 128 + stopped
         if leads:
             _finish(wanted, text.valid, baseline, say)
@@ -190,6 +195,10 @@ class _Voice:
             return
         with contextlib.suppress(BrokenPipeError):  # a run goes on when nobody watches
             print(text, flush=True)
+        self.note(text)
+
+    def note(self, text: str) -> None:
+        """Keep a text in the log without printing it."""
         if self._file is None:
             self._said.append(text)
         else:
@@ -348,13 +357,12 @@ def _agreed(path: Path) -> Path:
 # ── after ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _how_to_go_on(wanted: Request, stopped: int) -> str:
-    name = signal.Signals(stopped).name
+def _how_to_go_on(wanted: Request, ended: str) -> str:
     newest = wanted.run.newest()
     if newest is None:
-        return f"\nstopped by {name} before there was a checkpoint"
+        return f"\n{ended} before there was a checkpoint"
     return (
-        f"\nstopped by {name} after saving {newest.name}; go on with:\n"
+        f"\n{ended} after saving {newest.name}; go on with:\n"
         f"  stretto train --resume {wanted.run.path}"
     )
 
