@@ -107,7 +107,7 @@ def test_a_run_keeps_all_that_decided_it(trained: tuple[Path, str]) -> None:
     run, out = trained
     assert {p.name for p in run.iterdir() if not p.name.startswith("events.")} == {
         "plan.toml", "recipe.toml", "config.json", "tokenizer.json", "tokenizer_config.json",
-        "environment.json", "metrics.jsonl", "log.txt", "checkpoints", "model",
+        "environment.json", "metrics.jsonl", "loss.svg", "log.txt", "checkpoints", "model",
     }  # fmt: skip
     assert len(list(run.glob("events.out.tfevents.*"))) == 1
     plan = Plan.from_toml((run / "plan.toml").read_text())

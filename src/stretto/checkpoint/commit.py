@@ -395,12 +395,10 @@ def _opened(directory: Path, storage: Storage) -> dict[Path, Manifest | Checkpoi
 
 
 def _whole(opened: Mapping[Path, Manifest | CheckpointError]) -> list[tuple[Path, Manifest]]:
-    """Give the whole ones, the newest last.
-
-    By step where a serial is there twice: when the second was saved, the first could not be read.
-    """
+    """Give the whole ones, the newest last."""
     whole = [(path, found) for path, found in opened.items() if isinstance(found, Manifest)]
-    return sorted(whole, key=lambda item: (item[1].serial, item[1].step))
+    # a serial is there twice if the first could not be read when the second was saved: by step then
+    return sorted(whole, key=lambda item: item[1].serial)
 
 
 def _size_problems(path: Path, manifest: Manifest, storage: Storage) -> Iterator[Problem]:

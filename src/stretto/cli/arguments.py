@@ -20,6 +20,11 @@ Pairs = tuple[tuple[str, Any], ...]
 """(key, value) of each ``key=value``, in order; values as TOML reads them, else text."""
 
 
+class _Wide(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=24, width=100)
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that raises what is wrong instead of printing it.
 
@@ -40,7 +45,7 @@ class Parser(argparse.ArgumentParser):
             usage=f"stretto {command} {usage}",
             description=about,
             epilog=examples,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_Wide,
             allow_abbrev=False,
         )
 

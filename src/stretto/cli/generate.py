@@ -20,7 +20,7 @@ Face format. The same seed writes the same text.
 
 _EXAMPLES = """\
 examples:
-  stretto generate runs/2026-05-01-120000-stretto-3m --prompt "And the king said"
+  stretto generate runs/2026-05-01-120000-stretto-1m --prompt "And the king said"
   stretto generate path/to/smollm2 --prompt "The capital of France is" --temperature 0 --tokens 20
   echo "In the beginning" | stretto generate runs/… --prompt -
 """

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from stretto.cli.models import batch_for
 from stretto.cluster import Cluster, local
 from stretto.errors import PlanError, Problem
 from stretto.model import Model
-from stretto.plan import Batch, Plan, override
+from stretto.plan import Plan, override
 
-_SEQUENCES, _SEQ, _MICRO_BATCH = 16, 256, 8  # of a plan that nobody stated
 _LOGITS = 2**24  # of a micro-batch, where nobody stated its size: 64 MiB of them
 
 
@@ -82,7 +82,7 @@ def _meshed(
     base: Plan | None, mesh: Mapping[str, Any], *, ranks: int | None, model: Model | None
 ) -> Plan:
     """Give `base`, or a plan that nobody stated, on a mesh for `ranks`."""
-    plan = base or Plan(batch=Batch(_SEQUENCES, _MICRO_BATCH, _seq(model)))
+    plan = base or Plan(batch=batch_for(model))
     inner = mesh.get("pp", 1) * mesh.get("tp", 1)
     if ranks is not None and "dp" not in mesh and ranks % inner:
         rule = f"must be divisible by pp × tp, but {ranks} % {inner} = {ranks % inner}"
@@ -97,10 +97,6 @@ def _meshed(
     words = {"dp": dp, "zero": 1, **mesh}
     made = Plan.of(**words)
     return replace(plan, mesh=made.mesh, rules=made.rules, pipeline=replace(plan.pipeline, cut=()))
-
-
-def _seq(model: Model | None) -> int:
-    return min(_SEQ, model.positions) if model else _SEQ
 
 
 def _batched(plan: Plan, model: Model | None) -> Plan:

@@ -14,7 +14,7 @@ from typing import Any
 from stretto.checkpoint.commit import find, open_checkpoint
 from stretto.checkpoint.manifest import check
 from stretto.cli.keys import Keys, Settings
-from stretto.cli.models import model_of
+from stretto.cli.models import model_of, recipe_for
 from stretto.cli.plans import Wish, cluster_of, plan_of, read_plan
 from stretto.cli.rundir import RunDirectory, Start, new_name
 from stretto.cli.say import attempt
@@ -87,7 +87,7 @@ def request(asked: Asked, problems: list[Problem]) -> Request:
     before = _before(asked, problems)
     world = _world(problems)
     model = _model(asked, before, problems)
-    recipe = replace(before.recipe if before else Recipe(), **asked.keys.recipe)
+    recipe = replace(before.recipe if before else recipe_for(model), **asked.keys.recipe)
     settings = replace(before.settings if before else Settings(), **asked.keys.run)
     tokenizer = _tokenizer(asked, before)
     weights = _weights(asked, before)

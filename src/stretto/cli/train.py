@@ -44,7 +44,7 @@ keys:
                            3 parameters too), and over how many of them
   sequence=                whether activations are split over tp too (true)
   batch.seq=512, memory.recompute=full, numerics.dtype=bfloat16, …
-                           any key of a plan; stretto show prints one
+                           any key of a plan; stretto show --toml prints them
   steps= lr= schedule= warmup= decay= final_lr= beta1= beta2= eps= weight_decay= clip= seed=
                            the recipe: AdamW; cosine, wsd or constant
   checkpoint_every= evaluate_every= keep= vocab= valid_fraction= mask_documents= field=
@@ -319,18 +319,18 @@ def _work(job: Job, run: RunDirectory, world: World) -> int | None:
     home = RunDirectory(_agreed(run.path))
     job = replace(job, checkpoints=home.checkpoints)
 
+    def log(text: str) -> None:
+        with refusing(home.log), home.log.open("a", encoding="utf-8") as file:
+            file.write(f"{text}\n")
+
     def note(problem: Problem) -> None:
-        text = "\n".join(["note: going on from an older checkpoint", *table([problem]), ""])
-        print(text, end="", file=sys.stderr, flush=True)
-        with refusing(home.log), home.log.open("a", encoding="utf-8") as log:
-            log.write(text)
+        text = "\n".join(["note: going on from an older checkpoint", *table([problem])])
+        print(text, file=sys.stderr, flush=True)
+        log(text)
 
     if world.rank:
         return train(job, world, report=lambda _: None, note=note)
-    with contextlib.ExitStack() as stack:
-        with refusing(home.log):
-            log = stack.enter_context(home.log.open("a", encoding="utf-8"))
-        board = stack.enter_context(Board(home.path))
+    with Board(home.path) as board:
         on_disk, screen = (JsonLines(home.metrics), board, Lines(log)), progress(sys.stdout)
 
         def report(record: Record) -> None:

@@ -89,8 +89,9 @@ def _compare(name: str, model: Model, plan: Plan, *, seed: int) -> bool:
 
     passed, parts = True, []
     for other, gap in check(model, plan, seed=seed):
-        passed = passed and gap.worst < TOLERANCE
-        where = f" ({gap.parameter})" if gap.worst >= TOLERANCE else ""
+        alike = gap.gradient < TOLERANCE
+        passed = passed and alike and gap.loss < TOLERANCE
+        where = "" if alike else f" ({gap.parameter})"
         parts.append(f"{other}: loss {gap.loss:.1e}, gradients {gap.gradient:.1e}{where}")
     verdict = "same" if passed else "DIFFERS"
     print(f"{verdict:8}{name}  {'  '.join(parts)}  [{in_words(plan)}]", flush=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +14,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from stretto.runtime.train import Record
+
+FLUSH_S = 5.0
+"""Seconds after which a TensorBoard that watches sees what there is."""
 
 SCALARS: Mapping[str, str] = MappingProxyType(
     {
@@ -57,29 +62,45 @@ class JsonLines:
 
 
 class Board:
-    """Writes records as TensorBoard events into a directory."""
+    """Writes records as TensorBoard events into a directory, in the caller's thread."""
 
     def __init__(self, directory: Path) -> None:
         """Write into `directory`, once there is a record."""
         self._directory = directory
         self._writer: Any = None
+        self._due_s = 0.0
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._writer is not None:
-            self._writer.close()
+            with contextlib.suppress(OSError):  # a disk that is full has been told of
+                self._writer.close()
 
     def __call__(self, record: Record) -> None:
         """Write a record; steps that are done again replace those before."""
-        if self._writer is None:
-            from tensorboardX import SummaryWriter
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.proto.summary_pb2 import Summary
 
-            self._writer = SummaryWriter(str(self._directory), purge_step=record.step)
-        for name, value in as_json(record).items():
-            if name in SCALARS and value is not None:
-                self._writer.add_scalar(SCALARS[name], value, record.step)
+        if self._writer is None:
+            self._writer = EventsWriter(str(self._directory / "events"))
+            started = SessionLog(status=SessionLog.START)
+            self._writer.write_event(
+                Event(wall_time=time.time(), step=record.step, session_log=started)
+            )
+        values = [
+            Summary.Value(tag=SCALARS[name], simple_value=value)
+            for name, value in as_json(record).items()
+            if name in SCALARS and value is not None
+        ]
+        self._writer.write_event(
+            Event(wall_time=time.time(), step=record.step, summary=Summary(value=values))
+        )
+        if time.monotonic() >= self._due_s:  # it synchronises the disk
+            self._writer.flush()
+            self._due_s = time.monotonic() + FLUSH_S
 
 
 def as_json(record: Record) -> dict[str, Any]:

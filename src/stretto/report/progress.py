@@ -21,24 +21,28 @@ _BAR = 24
 _SHORTEST_BAR = 6
 
 
+Say = Callable[[str], None]
+"""Takes lines, the last one without its end."""
+
+
 class Lines:
-    """Writes a line at the first step, at the last, at every evaluation, and now and then."""
+    """Says a line at the first step, at the last, at every evaluation, and now and then."""
 
     def __init__(
         self,
-        stream: TextIO,
+        say: Say,
         *,
         every_s: float = EVERY_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Write to `stream`.
+        """Begin.
 
         Args:
-            stream: Where lines go; each is flushed.
+            say: Takes the lines.
             every_s: Seconds from one line to the next, at least.
             clock: Gives seconds.
         """
-        self._stream, self._every_s, self._clock = stream, every_s, clock
+        self._say, self._every_s, self._clock = say, every_s, clock
         self._due_s = -float("inf")
         self._valid_loss: float | None = None
 
@@ -51,8 +55,7 @@ class Lines:
             said.insert(0, line(record, self._valid_loss))
             self._due_s = self._clock() + self._every_s
         if said:
-            self._stream.write("\n".join(said) + "\n")
-            self._stream.flush()
+            self._say("\n".join(said))
 
 
 class LiveLine:
@@ -94,4 +97,6 @@ class LiveLine:
 
 def progress(stream: TextIO) -> LiveLine | Lines:
     """Give what tells of progress on `stream`: a live line on a terminal, lines elsewhere."""
-    return LiveLine(stream) if stream.isatty() else Lines(stream)
+    if stream.isatty():
+        return LiveLine(stream)
+    return Lines(lambda text: print(text, file=stream, flush=True))
