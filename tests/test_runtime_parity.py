@@ -75,6 +75,13 @@ def test_a_difference_is_relative_to_the_gradient_and_names_the_worst() -> None:
     assert found == Difference(0.0, pytest.approx(0.1 / 1.1), "b")  # type: ignore[arg-type]
 
 
+def test_a_gradient_that_is_not_a_number_differs_from_every_other() -> None:
+    nothing = Trace((2.0,), ({"a": np.array([np.nan])},))
+    one = Trace((2.0,), ({"a": np.array([1.0])},))
+    assert difference(nothing, one).worst == np.inf
+    assert difference(Trace((np.nan,), one.gradients), one).worst == np.inf
+
+
 def test_rows_of_invented_batches_do_not_depend_on_how_they_are_dealt_out() -> None:
     model = preset("tiny")
     split = Plan.of(dp=2, batch=Batch(8, 2, 16))

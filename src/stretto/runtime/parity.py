@@ -6,6 +6,7 @@ what the second one starts from.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -217,14 +218,20 @@ def difference(a: Trace, b: Trace) -> Difference:
     A gradient far below the largest of its step is held against a thousandth of that: those of key
     biases, say, are zero but for rounding.
     """
-    loss = max(abs(x - y) / abs(y) for x, y in zip(a.losses, b.losses, strict=True))
+    loss = max(_finite(abs(x - y) / abs(y)) for x, y in zip(a.losses, b.losses, strict=True))
     worst = (0.0, "")
     for mine, other in zip(a.gradients, b.gradients, strict=True):
         floor = 1e-3 * max(float(np.linalg.norm(g)) for g in other.values())
         for name, gradient in other.items():
             gap = float(np.linalg.norm(mine[name] - gradient))
-            worst = max(worst, (gap / max(float(np.linalg.norm(gradient)), floor), name))
+            size = max(float(np.linalg.norm(gradient)), floor)
+            worst = max(worst, (_finite(gap / size), name))
     return Difference(loss, *worst)
+
+
+def _finite(difference: float) -> float:
+    """Give a difference; infinity for one that is not a number, which no maximum would show."""
+    return math.inf if math.isnan(difference) else difference
 
 
 def check(model: Model, plan: Plan, *, seed: int) -> Iterator[tuple[str, Difference]]:
