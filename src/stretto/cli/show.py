@@ -8,7 +8,6 @@ from stretto.cli.arguments import Parser
 from stretto.cli.plans import in_words
 from stretto.cli.subject import subject
 from stretto.errors import InputError, Problem
-from stretto.plan import resting_bytes
 from stretto.presets import PRESETS
 from stretto.program.instruction import Program
 from stretto.program.lower import block_cost, lower
@@ -58,13 +57,8 @@ def run(arguments: Sequence[str]) -> int:
     program = lower(model, plan)
     stages = range(plan.stages) if options.stage is None else (options.stage,)
     print(f"model  {model.name}: {show_count(model.parameter_count)} parameters")
-    print(f"plan   {in_words(plan)}")
-    print(
-        f"a rank holds {show_bytes(resting_bytes(plan, model))} of weights, gradients and "
-        "optimizer state\n"
-    )
-    print("\n".join(_grid(program)))
-    print("\n".join(_table(program)))
+    print(f"plan   {in_words(plan)}\n")
+    print("\n".join((*_grid(program), *_table(program))))
     for stage in stages:
         print("\n" + "\n".join(summary(program, stage)))
         if options.program:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import shutil
@@ -173,10 +174,9 @@ def _parser() -> Parser:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"is {text!r}; write a whole number of 1 or more")
+    return int(text)
 
 
 _LONGEST_PATH = 4096  # bytes: PATH_MAX of Linux

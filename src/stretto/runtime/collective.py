@@ -111,14 +111,15 @@ def _all_reduce(
     tensors: Sequence[Tensor], reduction: Reduction, group: Group, *, consumed: bool
 ) -> Message:
     flat_N = _flat([t.reshape(-1) for t in tensors])
+    shapes = [t.shape for t in tensors]  # and not the tensors, which may be freed meanwhile
     if group.exchanges and group.size == 2 and flat_N.nbytes <= SMALL_BYTES:
         works, parts = _exchange([flat_N, flat_N], group)
-        return Message(works, lambda: _views(_reduced(parts, reduction), tensors))
+        return Message(works, lambda: _views(_reduced(parts, reduction), shapes))
     if len(tensors) == 1 and not consumed:
         flat_N = flat_N.clone()
     work = dist.all_reduce(flat_N, op=_op(reduction), group=group.handle, async_op=True)
     assert work is not None
-    return Message([work], lambda: _views(flat_N, tensors))
+    return Message([work], lambda: _views(flat_N, shapes))
 
 
 def _flat(parts: list[Tensor]) -> Tensor:
@@ -126,14 +127,15 @@ def _flat(parts: list[Tensor]) -> Tensor:
     return torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
 
 
-def _views(flat_N: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    parts = flat_N.split([t.numel() for t in like])
-    return [p.view(t.shape) for p, t in zip(parts, like, strict=True)]
+def _views(flat_N: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
+    parts = flat_N.split([math.prod(shape) for shape in shapes])
+    return [p.view(shape) for p, shape in zip(parts, shapes, strict=True)]
 
 
 def _all_gather(tensors: Sequence[Tensor], dims: Sequence[int], group: Group) -> Message:
     mine_N = _flat([t.reshape(-1) for t in tensors])
     all_GN = mine_N.new_empty(group.size, mine_N.numel())
+    shapes = [t.shape for t in tensors]
     if group.exchanges:
         works, _ = _exchange([mine_N] * group.size, group, into=list(all_GN))
         all_GN[group.index] = mine_N
@@ -143,8 +145,8 @@ def _all_gather(tensors: Sequence[Tensor], dims: Sequence[int], group: Group) ->
         works = [work]
 
     def unpack() -> list[Tensor]:
-        parts = all_GN.split([t.numel() for t in tensors], dim=1)
-        return [_opened(p, t.shape, d) for p, t, d in zip(parts, tensors, dims, strict=True)]
+        parts = all_GN.split([math.prod(shape) for shape in shapes], dim=1)
+        return [_opened(p, s, d) for p, s, d in zip(parts, shapes, dims, strict=True)]
 
     return Message(works, unpack)
 

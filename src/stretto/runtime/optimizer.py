@@ -22,7 +22,7 @@ def adamw(tensors: Sequence[Owned], *, recipe: Recipe, lr: float, step: int, fac
         tensors: What is updated.
         recipe: Decay rates, epsilon and weight decay.
         lr: Learning rate.
-        step: The number of this update, counted from 1.
+        step: The number of the step, counted from 1; steps that did not count are counted too.
         factor: What gradients are multiplied by: on the way, but the kernel takes it in float32
             only.
     """

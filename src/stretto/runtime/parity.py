@@ -21,11 +21,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from stretto.data.feed import IGNORE, MicroBatch
+from stretto.errors import PlanError
 from stretto.layout import Box, Layout
 from stretto.model import Model
 from stretto.plan import Batch, Memory, Numerics, Pipeline, Plan
 from stretto.program.instruction import Program
 from stretto.program.lower import lower
+from stretto.program.verify import verify
 from stretto.recipe import Recipe
 from stretto.reference import Reference
 from stretto.rules import Store
@@ -109,7 +111,7 @@ def shrunk(model: Model, plan: Plan) -> tuple[Model, Plan]:
         full_layers=tuple(i for i in model.full_layers if i < layers),
     )
     split = plan.mesh.extent(*dict(plan.rules.compute).get("seq", ()))
-    micro_batches = min(plan.micro_batches, max(2, plan.stages))
+    micro_batches = min(plan.micro_batches, 2 * plan.stages + 1)
     batch = Batch(plan.replicas * micro_batches, 1, max(12 // split, 1) * split)
     cut = plan.pipeline.cut if layers == model.layers else ()
     return small, replace(plan, batch=batch, pipeline=replace(plan.pipeline, cut=cut))
@@ -241,11 +243,18 @@ def check(model: Model, plan: Plan, *, seed: int) -> Iterator[tuple[str, Differe
         model: What is trained; see `shrunk`.
         plan: The plan.
         seed: Of weights and batches.
+
+    Raises:
+        PlanError: The program of the plan is wrong before it runs; see `program.verify`.
     """
     plan = exact(plan)
     recipe = Recipe(steps=STEPS, lr=1e-2, warmup=0.5, seed=seed)
     batches, single = invented(model, plan, seed=seed), alone(plan)
-    here = run(lower(model, plan), batches, recipe=recipe)
+    program = lower(model, plan)
+    problems = verify(program)
+    if problems:
+        raise PlanError(problems)
+    here = run(program, batches, recipe=recipe)
     one = run(lower(model, single), invented(model, single, seed=seed), recipe=recipe)
     yield "one rank", difference(here, one)
     arrays = reference(lower(model, single), invented(model, single, seed=seed), recipe=recipe)

@@ -90,7 +90,7 @@ class Rank:
         program: The program.
         number: This rank.
         device: Where its buffers lie.
-        groups: The process groups by axes, and ``forward`` and ``backward`` along ``pp``.
+        groups: The process groups by axes, and those of the two directions along ``pp``.
         recipe: How weights change.
         buffers: Every live buffer.
         clock: Where the time of this step goes.
@@ -125,7 +125,10 @@ class Rank:
 
     def on(self, program: Program) -> Rank:
         """Give a rank that runs another program of the same plan on the same buffers."""
-        return Rank(program, self.number, self.device, self.groups, self.recipe, self.buffers)
+        return Rank(
+            program, self.number, self.device, self.groups, self.recipe, self.buffers,
+            runners=self.runners,
+        )  # fmt: skip
 
     def dtype(self, name: Buffer) -> torch.dtype:
         """Give the precision of a buffer."""

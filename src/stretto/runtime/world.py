@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
 from stretto.errors import MachineError, Problem
-from stretto.program.instruction import Move, Program
+from stretto.program.instruction import Move, Program, Send
 from stretto.runtime.collective import Group
 from stretto.runtime.environment import World, check_port
 
@@ -52,43 +53,56 @@ def process_groups(program: Program, world: World) -> dict[tuple[str, ...], Grou
     """Make the process groups that a program's moves need; every rank makes all, in one order.
 
     Returns:
-        Groups by axes; the world under (), the two directions along ``pp`` under ``("forward",)``
-        and ``("backward",)``: a group each, so that neither waits for the other.
+        Groups by axes; the world under (), the two directions along ``pp`` under ``("pp",
+        "forward")`` and ``("pp", "backward")``: a group each, so that neither waits for the other.
     """
     mesh = program.placement.mesh
-    axes = {
-        step.axes
+    steps = [
+        step
         for stage in program.stages
         for instruction in stage.instructions
         if isinstance(instruction, Move)
         for leg in instruction.legs
         for step in leg.steps
-        if step.communicates
-    }
+    ]
+    speaking = {step.axes for step in steps if step.communicates}
     exchanges = world.device.type == "cpu"
-    everyone = Group(_world(), world.size, world.rank, exchanges)
-    found: dict[tuple[str, ...], Group] = {(): everyone}
-    directions = [("forward",), ("backward",)] if mesh.extent("pp") > 1 else []
-    for names in [*sorted(axes), *directions]:
-        along = ("pp",) if names in directions else names
-        for ranks in mesh.groups(along):
-            handle = dist.new_group(list(ranks))
-            if world.rank in ranks:
-                index = ranks.index(world.rank)
-                found[names] = Group(handle, len(ranks), index, exchanges)
-    local = {
-        step.axes
-        for stage in program.stages
-        for instruction in stage.instructions
-        if isinstance(instruction, Move)
-        for leg in instruction.legs
-        for step in leg.steps
-        if not step.communicates
-    }
-    for names in local - set(found):
+    found: dict[tuple[str, ...], Group] = {(): Group(_world(), world.size, world.rank, exchanges)}
+    for names in sorted({step.axes for step in steps} - speaking):
         size, index = mesh.extent(*names), mesh.index(world.rank, names)
         found[names] = Group(_world(), size, index, exchanges)
+    directions = [("pp", "forward"), ("pp", "backward")] if mesh.extent("pp") > 1 else []
+    for names in [*sorted(speaking), *directions]:
+        for ranks in mesh.groups(names if names in speaking else ("pp",)):
+            handle = dist.new_group(list(ranks))
+            if world.rank in ranks:
+                found[names] = Group(handle, len(ranks), ranks.index(world.rank), exchanges)
+    _introduce(program, world, found)
     return found
+
+
+def _introduce(program: Program, world: World, groups: Mapping[tuple[str, ...], Group]) -> None:
+    """Have the ranks that will send to each other meet, in one order.
+
+    NCCL makes the connection of a pair when it first speaks and blocks meanwhile; two ranks that
+    began with different directions would wait for each other.
+    """
+    mesh = program.placement.mesh
+    pairs = {
+        (stage.stage, stage.stage + instruction.by)
+        for stage in program.stages
+        for instruction in stage.instructions
+        if isinstance(instruction, Send)
+    }
+    here = mesh.coordinate(world.rank).get("pp", 0)
+    word = torch.zeros(1, device=world.device)
+    for source, target in sorted(pairs):
+        by = target - source
+        group = groups["pp", "forward" if by > 0 else "backward"].handle
+        if here == source:
+            dist.send(word, mesh.shift(world.rank, "pp", by=by), group=group)
+        elif here == target:
+            dist.recv(word, mesh.shift(world.rank, "pp", by=-by), group=group)
 
 
 def _world() -> dist.ProcessGroup:

@@ -1,6 +1,6 @@
 """In what order: pipeline schedules as values, each made by one pure function.
 
-A new schedule is one function here and one line in `SCHEDULES`.
+A new schedule is one function here, and its name in `SCHEDULES` and in `plan.ScheduleName`.
 """
 
 from collections.abc import Callable, Mapping

@@ -58,7 +58,15 @@ class Schedule:
         assert len(actions) == len(wanted) and set(actions) == wanted, "an action is missing"
         for r, rank in enumerate(self.ranks):
             assert all(a.stage % len(self.ranks) == r for a in rank), "an action is on a wrong rank"
+        for direction in Pass:
+            orders = {self._order(direction, stage) for stage in range(self.stages)}
+            assert len(orders) == 1, "stages differ in the order of micro-batches, so of messages"
         self.times({Pass.FORWARD: 1.0, Pass.BACKWARD: 1.0})
+
+    def _order(self, direction: Pass, stage: int) -> tuple[int, ...]:
+        """Give the micro-batches of a stage in the order in which it runs them."""
+        rank = self.ranks[stage % len(self.ranks)]
+        return tuple(a.micro_batch for a in rank if (a.direction, a.stage) == (direction, stage))
 
     def needs(self, action: Action) -> tuple[Action, ...]:
         """Give the actions whose results `action` reads."""
