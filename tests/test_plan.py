@@ -424,3 +424,29 @@ def test_the_text_of_a_plan_reads_like_one_written_by_hand() -> None:
     assert "[mesh]\npp = 1\ndp = 2\ntp = 1\n" in text
     assert '[pipeline]\nschedule = "1f1b"\ncut = []\n' in text
     assert "[batch]\nsequences = 8\nmicro_batch = 2\nseq = 16\n" in text
+
+
+def test_what_is_wrong_with_rules_and_batch_is_listed_beside_what_could_not_be_read() -> None:
+    text = """
+        [mesh]
+        dp = 2
+        [rules.compute]
+        batch = ["dp"]
+        hedas = ["dp"]
+        [pipeline]
+        schedule = "zb"
+        [batch]
+        sequences = 5
+        micro_batch = 3
+    """
+    with pytest.raises(PlanError) as error:
+        Plan.from_toml(text)
+    assert {p.field for p in error.value.problems} == {
+        "pipeline.schedule", "rules.compute.hedas", "batch.sequences",
+    }  # fmt: skip
+
+
+def test_rules_are_not_held_against_a_mesh_that_could_not_be_read() -> None:
+    with pytest.raises(PlanError) as error:
+        Plan.from_toml('[mesh]\ndp = "two"\n[rules.compute]\nbatch = ["dp"]')
+    assert {p.field for p in error.value.problems} == {"mesh.dp"}

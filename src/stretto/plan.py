@@ -241,8 +241,7 @@ class Plan:
             model: What is trained.
             cluster: What it is trained on; None to check all but the devices.
         """
-        found = [*_rule_problems(self), *_number_problems(self, model)]
-        found += _division_problems(self) if not found else ()  # it reads rules and numbers
+        found = [*_own_problems(self), *_position_problems(self, model)]
         found += _pipeline_problems(self, model)
         if cluster is not None:
             found += _size_problems(self, cluster)
@@ -277,7 +276,9 @@ def read(tree: Mapping[str, Any]) -> Plan:
         except InputError as error:
             problems += error.problems
     if problems:
-        raise PlanError(problems)
+        lost = (sections & set(tree)) - set(parts)
+        rest = _own_problems(Plan(**parts)) if not lost & {"mesh", "rules", "batch"} else ()
+        raise PlanError([*problems, *rest])
     return Plan(**parts)
 
 
@@ -411,6 +412,14 @@ _SECTIONS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
 # ── checking ─────────────────────────────────────────────────────────────────────────────────────
 
 
+def _own_problems(plan: Plan) -> list[Problem]:
+    """What is wrong with a plan whatever the model."""
+    rules, numbers = list(_rule_problems(plan)), list(_number_problems(plan))
+    counted = {"rules.compute.batch", "rules.compute.seq"} & {p.field for p in rules}
+    divided = () if numbers or counted else _division_problems(plan)
+    return [*rules, *numbers, *divided]
+
+
 def _rule_problems(plan: Plan) -> Iterator[Problem]:
     """What is wrong with the names that rules use, and with the axes that they put together."""
     if "pp" in dict(plan.mesh.views):
@@ -478,7 +487,7 @@ def _idle_problems(plan: Plan, compute: Mapping[str, set[str]]) -> Iterator[Prob
             )
 
 
-def _number_problems(plan: Plan, model: Model) -> Iterator[Problem]:
+def _number_problems(plan: Plan) -> Iterator[Problem]:
     for f in fields(Batch):
         if getattr(plan.batch, f.name) < 1:
             yield Problem(
@@ -489,6 +498,9 @@ def _number_problems(plan: Plan, model: Model) -> Iterator[Problem]:
             "communication.bucket", f"is {plan.communication.bucket_bytes} B, below 1 B",
             "write 25MiB",
         )  # fmt: skip
+
+
+def _position_problems(plan: Plan, model: Model) -> Iterator[Problem]:
     if model.rope is None and plan.batch.seq > model.positions:
         yield Problem(
             "batch.seq",
