@@ -14,7 +14,7 @@ from stretto.errors import InputError, ModelError, Problem
 _ABOUT = """\
 Lets a model go on with a text, and prints what it writes as it comes.
 
-RUN is a run, whose final model is used or else its newest checkpoint, or a directory in Hugging
+RUN is a run, of which the newest checkpoint is used, or a directory in Hugging
 Face format. The same seed writes the same text.
 """
 

@@ -38,7 +38,9 @@ class Loaded:
 
 
 def load(path: Path) -> Loaded:
-    """Give the model of a run or a directory: of a run the final one, else that of a checkpoint.
+    """Give the model of a run or a directory: of a run that of its newest checkpoint.
+
+    Without a checkpoint it is the one that the run wrote at its end.
 
     Args:
         path: A run, or a directory in Hugging Face format.
@@ -48,9 +50,10 @@ def load(path: Path) -> Loaded:
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     run = RunDirectory(path)
-    home = run.model if run.is_one and run.model.is_dir() else path
+    saved = run.is_one and any(run.checkpoints.glob("step-*"))
+    home = run.model if run.is_one and not saved else path
     tokenizer = tokenizers.load(home)
-    if run.is_one and home == path:
+    if saved:
         checkpoint, manifest = _checkpoint(run, None)
         model, read = manifest.model, _reader(checkpoint, manifest)
         weights = {p.name: read(p, _whole(model, p)).float() for p in model.parameters}
