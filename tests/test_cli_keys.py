@@ -71,7 +71,8 @@ def test_a_key_of_a_kind_that_a_command_does_not_take_is_unknown() -> None:
 
 
 def test_words_for_a_mesh_are_those_of_the_plan() -> None:
-    assert set(MESH) == {"pp", "dp", "tp", "zero", "shard", "sequence"}
+    words = {"pp", "dp", "cp", "tp", "ep", "etp", "zero", "shard", "sequence"}
+    assert set(MESH) == words
 
 
 @pytest.mark.parametrize(

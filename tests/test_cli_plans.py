@@ -9,7 +9,7 @@ import pytest
 
 from stretto.cli.plans import Wish, cluster_of, devices, in_words, plan_of, read_plan
 from stretto.errors import PlanError
-from stretto.plan import Batch, Memory, Plan
+from stretto.plan import Batch, Communication, Group, Memory, Numerics, Pipeline, Plan
 from stretto.presets import PRESETS
 
 GPT2, TINY = PRESETS["gpt2"], PRESETS["tiny"]
@@ -104,3 +104,23 @@ def test_a_plan_in_words_names_axes_shards_and_batch() -> None:
         "16 sequences × 64 tokens a step, 2 × 4 a replica"
     )
     assert in_words(Plan()).startswith("one rank; float32; ")
+
+
+def test_a_plan_in_words_names_what_is_planned_only() -> None:
+    plan = Plan.of(
+        pp=2,
+        dp=2,
+        ep=2,
+        pipeline=Pipeline("zb-v"),
+        memory=Memory("full", 3, offload=0.5, optimizer_offload=1.0),
+        communication=Communication(codec="int8", hierarchy="two-level"),
+        numerics=Numerics("bfloat16", matrix="float8"),
+        groups=(Group((0, 2), "none"),),
+        batch=Batch(16, 4, 64),
+    )
+    assert in_words(plan) == (
+        "pp 2 × dp 2; experts over 2; zb-v, 2 stages a rank; full recompute of 3 layers a stage; "
+        "50% of activations offloaded; 100% of optimizer offloaded; int8 gradients; two-level "
+        "reduction; float8 products; 2 layers apart; bfloat16; 16 sequences × 64 tokens "
+        "a step, 2 × 4 a replica"
+    )

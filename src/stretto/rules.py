@@ -22,10 +22,17 @@ from stretto.model import Model, Parameter
 Table = tuple[tuple[str, tuple[str, ...]], ...]
 """(logical dimension, axes that split it, outermost first), in order of precedence."""
 
-COMPUTE_DIMS = ("batch", "seq", "heads", "ff", "vocab")
-"""What a compute rule may split. ``heads`` is ``kv_heads`` and, where that is short, ``group``."""
-STORAGE_DIMS = ("embed", "ff", "kv_heads", "group", "head_dim", "vocab", "position", "pair")
+COMPUTE_DIMS = ("batch", "seq", "time", "heads", "ff", "vocab", "expert", "expert_ff")
+"""What a compute rule may split. ``heads`` is ``kv_heads`` and, where that is short, ``group``;
+``time`` are positions in use, ``seq`` between blocks. ``ff`` holds for feed-forward units of every
+kind, but where ``expert_ff`` says otherwise for those of experts."""
+STORAGE_DIMS = (
+    "embed", "ff", "kv_heads", "group", "head_dim", "vocab", "position", "pair", "expert",
+    "expert_ff", "shared_ff", "route", "q_rank", "kv_rank", "nope_dim", "rope_dim", "value_dim",
+    "joined",
+)  # fmt: skip
 """What a storage rule may split."""
+_FEED_FORWARD = ("expert_ff", "shared_ff")
 
 
 class Store(StrEnum):
@@ -51,6 +58,11 @@ class Rules:
     parameter: Table = ()
     gradient: Table = ()
     optimizer: Table = ()
+
+    def axes(self, dim: str) -> tuple[str, ...]:
+        """Give the axes or views that split a logical dimension in use."""
+        table = dict(self.compute)
+        return table.get(dim, table.get("ff", ()) if dim in _FEED_FORWARD else ())
 
     def storage(self, store: Store) -> Table:
         """Give the storage table of `store`."""
@@ -118,7 +130,8 @@ class Placement:
     @cached_property
     def axes(self) -> dict[str, tuple[str, ...]]:
         """The axes that split each logical dimension in compute."""
-        table = {d: self.mesh.expand(a) for d, a in self.rules.compute}
+        dims = (*(d for d, _ in self.rules.compute), *_FEED_FORWARD)
+        table = {d: self.mesh.expand(self.rules.axes(d)) for d in dims}
         heads = table.pop("heads", ())
         split = 0
         while self.mesh.extent(*heads[:split]) < self._head_extents[0]:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from stretto.cli.arguments import Parser
 from stretto.cli.keys import sort
+from stretto.cli.models import model_of
 from stretto.cli.rundir import RunDirectory
+from stretto.cli.say import attempt
 from stretto.errors import InputError, ModelError, Problem
 
 _ABOUT = """\
@@ -72,8 +74,12 @@ def _problems(path: Path | None) -> list[Problem]:
     """Say what is wrong with where the model is, before torch is imported."""
     if path is None:
         return [Problem("RUN", "is missing", "name a run, or a directory in Hugging Face format")]
-    if RunDirectory(path).is_one or (path / "config.json").is_file():
+    if RunDirectory(path).is_one:
         return []
+    if (path / "config.json").is_file():
+        problems: list[Problem] = []
+        model = attempt(lambda: model_of(str(path)), problems)
+        return [*problems, *(model.unsupported if model else ())]
     rule = "is neither a run nor a directory with a config.json"
     return list(ModelError(Problem(str(path), rule, "name one")).problems)
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 from stretto.data.tokenizer import SMALLEST
 from stretto.errors import Problem
-from stretto.plan import Plan
+from stretto.plan import AXES, KEYS, Plan
 from stretto.recipe import Recipe
 
 T = TypeVar("T")
@@ -102,8 +102,8 @@ def _schedule(value: Any) -> str:
 
 
 MESH: Mapping[str, Reader] = MappingProxyType(
-    dict.fromkeys(("pp", "dp", "tp"), _whole(1))
-    | {"zero": _whole(0), "shard": _whole(0), "sequence": _flag}
+    dict.fromkeys(("pp", "dp", "cp", "tp", "ep"), _whole(1))
+    | {"etp": _whole(0), "zero": _whole(0), "shard": _whole(0), "sequence": _flag}
 )
 """Words for a mesh and what is sharded over it."""
 
@@ -140,10 +140,9 @@ RUN: Mapping[str, Reader] = MappingProxyType(
 
 _SECTIONS = tuple(f.name for f in fields(Plan))
 _PLAN = (
-    *(f"mesh.{axis}" for axis in ("pp", "dp", "tp")), "mesh.views", "rules.compute",
-    "rules.parameter", "rules.gradient", "rules.optimizer", "pipeline.schedule", "pipeline.cut",
-    "memory.recompute", "communication.bucket", "numerics.dtype", "numerics.compile",
-    "batch.sequences", "batch.micro_batch", "batch.seq",
+    *(f"mesh.{axis}" for axis in AXES), "mesh.views",
+    *(f"rules.{name}" for name in ("compute", "parameter", "gradient", "optimizer")),
+    *(f"{section}.{key}" for section, keys in KEYS.items() for key in keys),
 )  # fmt: skip
 
 

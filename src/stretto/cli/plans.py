@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -83,9 +83,10 @@ def _meshed(
 ) -> Plan:
     """Give `base`, or a plan that nobody stated, on a mesh for `ranks`."""
     plan = base or Plan(batch=batch_for(model))
-    inner = mesh.get("pp", 1) * mesh.get("tp", 1)
+    inner = mesh.get("pp", 1) * mesh.get("cp", 1) * mesh.get("tp", 1)
     if ranks is not None and "dp" not in mesh and ranks % inner:
-        rule = f"must be divisible by pp × tp, but {ranks} % {inner} = {ranks % inner}"
+        named = "pp × cp × tp" if "cp" in mesh else "pp × tp"
+        rule = f"must be divisible by {named}, but {ranks} % {inner} = {ranks % inner}"
         raise PlanError(
             Problem("nproc", rule, f"use {max(1, ranks // inner) * inner}, or state dp")
         )
@@ -117,7 +118,7 @@ def devices() -> int:
 
 def cluster_of(ranks: int, *, here: int) -> Cluster:
     """Give the machines on which `ranks` run, `here` of them on this one, as one like it."""
-    return replace(local(devices=here), devices=ranks)
+    return local(devices=here).at(ranks)
 
 
 def _gpus() -> int:
@@ -146,10 +147,34 @@ def in_words(plan: Plan) -> str:
     parts = [
         " × ".join(axes) or "one rank",
         *([f"{', '.join(stores)} sharded"] if stores else []),
-        *([plan.pipeline.schedule] if plan.stages > 1 else []),
-        *([f"{plan.memory.recompute} recompute"] if plan.memory.recompute != "none" else []),
+        *_policies(plan),
         plan.numerics.dtype + (" compiled" if plan.numerics.compile else ""),
         f"{batch.sequences} sequences × {batch.seq} tokens a step, "
         f"{plan.micro_batches} × {batch.micro_batch} a replica",
     ]
     return "; ".join(parts)
+
+
+def _policies(plan: Plan) -> Iterator[str]:
+    """Give, in words, what the plan chooses beside mesh, rules and batch."""
+    pipeline, memory, communication = plan.pipeline, plan.memory, plan.communication
+    if plan.split("expert") > 1:
+        yield f"experts over {plan.split('expert')}"
+    if plan.stages > 1:
+        each = f", {pipeline.chunks} stages a rank" if pipeline.chunks > 1 else ""
+        yield pipeline.schedule + each
+    if memory.recompute != "none":
+        some = f" of {memory.recompute_layers} layers a stage" if memory.recompute_layers else ""
+        yield f"{memory.recompute} recompute{some}"
+    for share, what in ((memory.offload, "activations"), (memory.optimizer_offload, "optimizer")):
+        if share:
+            yield f"{share:.0%} of {what} offloaded"
+    if communication.codec != "none":
+        yield f"{communication.codec} gradients"
+    if communication.hierarchy != "flat":
+        yield f"{communication.hierarchy} reduction"
+    if plan.numerics.matrix != "same":
+        yield f"{plan.numerics.matrix} products"
+    if plan.groups:
+        apart = sum(stop - first for first, stop in (group.layers for group in plan.groups))
+        yield f"{apart} layers apart"

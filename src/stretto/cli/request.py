@@ -96,9 +96,11 @@ def request(asked: Asked, problems: list[Problem]) -> Request:
         model = replace(model, vocab=settings.vocab)
     plan = _plan(asked, before, model, world, problems)
     ranks = world.size if world else asked.nproc or (plan.mesh.size if plan else 1)
+    if model is not None:
+        problems += model.unsupported
     if model is not None and plan is not None:
         here = world.local_size if world else ranks
-        problems += plan.check(model, cluster_of(ranks, here=here))
+        problems += plan.obstacles(model, cluster_of(ranks, here=here))
     problems += text_problems(data, field=settings.field)
     problems += tokenizer_problems(tokenizer, model)
     problems += _contradictions(asked, before, tokenizer)

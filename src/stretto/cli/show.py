@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 
 from stretto.cli.arguments import Parser
 from stretto.cli.plans import in_words
 from stretto.cli.subject import subject
 from stretto.errors import InputError, Problem
+from stretto.model import Model
 from stretto.presets import PRESETS
 from stretto.program.instruction import Program
 from stretto.program.lower import block_cost, lower
@@ -24,10 +26,13 @@ PLAN is a plan in TOML, or a run; without it, a plan is made of the keys. MODEL 
 config.json or a directory with one.
 """
 
+_PRESETS = textwrap.fill(
+    ", ".join(PRESETS), 98, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
+)
+
 _EXAMPLES = f"""\
 presets:
-  {", ".join(list(PRESETS)[:8])},
-  {", ".join(list(PRESETS)[8:])}
+{_PRESETS}
 
 examples:
   stretto show plan.toml llama-3-8b
@@ -45,7 +50,7 @@ def run(arguments: Sequence[str]) -> int:
     options, keys, problems = parser.read(arguments)
     plan, model = subject(options.words, keys, problems)
     if plan is not None and model is not None:
-        problems += plan.check(model)
+        problems += plan.check(model) if options.toml else plan.obstacles(model)
         if options.stage is not None and options.stage not in range(plan.stages):
             rule = f"there is no stage {options.stage}: the plan has {plan.stages}"
             problems.append(Problem("--stage", rule, f"choose from 0 … {plan.stages - 1}"))
@@ -54,10 +59,13 @@ def run(arguments: Sequence[str]) -> int:
     if options.toml:
         print(plan.to_toml(), end="")
         return 0
+    print(f"model  {_of(model)}")
+    print(f"plan   {in_words(plan)}\n")
+    if model.mtp_layers:
+        print("a program that predicts several tokens is not made yet")
+        return 0
     program = lower(model, plan)
     stages = range(plan.stages) if options.stage is None else (options.stage,)
-    print(f"model  {model.name}: {show_count(model.parameter_count)} parameters")
-    print(f"plan   {in_words(plan)}\n")
     print("\n".join((*_grid(program), *_table(program))))
     for stage in stages:
         print("\n" + "\n".join(summary(program, stage)))
@@ -66,6 +74,15 @@ def run(arguments: Sequence[str]) -> int:
     if not options.program:
         print(f"\n{parser.prog} … --program prints all instructions")
     return 0
+
+
+def _of(model: Model) -> str:
+    """Give a model's name and parameters, and what it cannot do here."""
+    count, active = model.parameter_count, model.active_parameter_count
+    passed = f", of which a token passes {show_count(active)}" if active < count else ""
+    return f"{model.name}: {show_count(count)} parameters{passed}" + "".join(
+        f"\n       {problem.rule}" for problem in model.unsupported
+    )
 
 
 def _grid(program: Program) -> Iterator[str]:

@@ -44,7 +44,7 @@ def run(arguments: Sequence[str]) -> int:
     if options.random is None:
         plan, model = subject(options.words, keys, problems)
         if plan is not None and model is not None:
-            problems += plan.check(model)
+            problems += (*model.unsupported, *plan.obstacles(model))
             problems += _too_large(plan)
         if problems or plan is None or model is None:
             raise InputError(problems)

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 from stretto.mesh import Mesh
 from stretto.model import Model, Rope
 from stretto.plan import (
+    RUN_SCHEDULES,
     Batch,
     Communication,
     Memory,
@@ -16,7 +17,6 @@ from stretto.plan import (
     Pipeline,
     Plan,
     Recompute,
-    ScheduleName,
 )
 from stretto.rules import Rules, Table
 
@@ -38,7 +38,7 @@ def draw(seed: int, *, ranks: int = 16) -> tuple[Model, Plan]:
     random = Random(seed)
     model = _model(random)
     plan = _plan(random, model, ranks=ranks)
-    problems = plan.check(model)
+    problems = plan.obstacles(model)
     assert not problems, f"seed {seed} draws an illegal plan: {problems}"
     return model, plan
 
@@ -93,7 +93,7 @@ def _plan(random: Random, model: Model, *, ranks: int) -> Plan:
         zero=random.randint(0, 3),
         shard=random.choice([0, *(n for n in range(1, dp + 1) if dp % n == 0)]),
         sequence=random.random() < 0.6,
-        pipeline=Pipeline(random.choice(get_args(ScheduleName)), (0, *cut) if cut else ()),
+        pipeline=Pipeline(random.choice(RUN_SCHEDULES), (0, *cut) if cut else ()),
         memory=Memory(random.choice(get_args(Recompute))),
         communication=Communication(random.choice((1, 1000, 2**20))),
         numerics=Numerics("float64"),

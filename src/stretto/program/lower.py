@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from stretto.errors import PlanError
+from stretto.errors import ModelError, PlanError
 from stretto.layout import Layout, redistribute
 from stretto.model import Block, BlockKind, Model, Parameter
 from stretto.plan import DTYPE_BYTES, Plan
@@ -58,10 +58,13 @@ def lower(model: Model, plan: Plan) -> Program:
 
     Raises:
         PlanError: The plan cannot run; all that is wrong.
+        ModelError: The model predicts several tokens, which is not lowered yet.
     """
-    problems = plan.check(model)
+    problems = plan.obstacles(model)
     if problems:
         raise PlanError(problems)
+    if model.mtp_layers:  # their heads stand within the chain, past which a cotangent must go
+        raise ModelError(model.unsupported)
     placement = Placement(model, plan.mesh, plan.rules)
     chain = model.blocks
     schedule = SCHEDULES[plan.pipeline.schedule](plan.stages, plan.micro_batches)
@@ -93,6 +96,8 @@ def block_cost(model: Model, block: Block, *, positions: int) -> float:
         BlockKind.EMBEDDING: 6 * model.embed,
         BlockKind.ATTENTION: 10 * model.embed + 10 * model.heads * model.head_dim,
         BlockKind.FEED_FORWARD: 10 * model.embed + 6 * model.ff,
+        BlockKind.EXPERTS: 10 * model.embed + 6 * (model.top_k * model.expert_ff + model.shared_ff),
+        BlockKind.JOIN: 16 * model.embed,
         BlockKind.HEAD: 6 * model.embed + 2 * model.vocab,
     }[block.kind]
     products = model.block_flops(block, positions=positions)
