@@ -14,6 +14,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_mask
 from torch.utils.flop_counter import FlopCounterMode
 
 from stretto import nn
+from stretto.errors import ModelError
 from stretto.model import Block, BlockKind, Model, Rope, Segment
 from stretto.presets import preset
 
@@ -30,6 +31,7 @@ MODELS = {
     "llama": LLAMA,
     "llama-biases": replace(LLAMA, qkv_bias=True, out_bias=True, ff_bias=True, tied=True),
     "llama-gelu": replace(LLAMA, activation="gelu", kv_heads=1),
+    "llama-relu2": replace(LLAMA, activation="relu2", gated=False),
     "llama-yarn": replace(LLAMA, rope=Rope(scaling="yarn", factor=4.0, original_positions=16)),
     "qwen3-window": replace(
         LLAMA, family="qwen3", qk_norm=True, layers=3, window=5, full_layers=(1,)
@@ -121,6 +123,7 @@ def naive_loss(model: Model, p: Mapping[str, Tensor], tokens: Tensor, targets: T
         act = {
             "silu": lambda z: z / (1 + torch.exp(-z)),
             "relu": lambda z: torch.clamp(z, min=0),
+            "relu2": lambda z: torch.clamp(z, min=0) ** 2,
             "gelu": lambda z: z * (1 + torch.erf(z / math.sqrt(2))) / 2,
             "gelu_tanh": lambda z: (
                 z * (1 + torch.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3))) / 2
@@ -605,3 +608,14 @@ def test_a_compiled_model_has_the_same_loss_and_gradients() -> None:
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
     for name, parameter in traced.items():
         torch.testing.assert_close(parameter.grad, eager[name].grad, rtol=1e-9, atol=1e-11)
+
+
+def test_what_is_planned_only_is_refused_where_it_would_be_computed() -> None:
+    mixed = replace(LLAMA, experts=4, top_k=2, expert_ff=8)
+    (route,) = (s for s in mixed.blocks[2].segments if s.name == "route")
+    whole = nn.Local(leads=True, vocab_start=0, vocab_stop=mixed.vocab)
+    with pytest.raises(ModelError, match="a mixture of 4 experts, which can be planned"):
+        nn.run(
+            route, model=mixed, layer=0, values={}, local=whole,
+            parameters={p.name: torch.zeros(mixed.shape(p)) for p in route.parameters},
+        )  # fmt: skip

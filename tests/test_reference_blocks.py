@@ -28,6 +28,7 @@ MODELS = {
     "qwen": replace(LLAMA, qkv_bias=True, qk_norm=True),
     "gelu": replace(LLAMA, activation="gelu"),
     "relu": replace(GPT, activation="relu", norm="rms", rope=Rope()),
+    "relu2": replace(LLAMA, activation="relu2"),
     "biases": replace(LLAMA, ff_bias=True, out_bias=True, activation="gelu_tanh"),
     "yarn": replace(LLAMA, rope=Rope(100.0, "yarn", 2.0, 4)),
 }
@@ -223,6 +224,7 @@ ACTIVATIONS = {
     "gelu": lambda x: x * (1 + math.erf(x / math.sqrt(2))) / 2,
     "gelu_tanh": lambda x: x / 2 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
     "relu": lambda x: max(x, 0.0),
+    "relu2": lambda x: max(x, 0.0) ** 2,
 }
 
 

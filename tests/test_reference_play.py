@@ -124,7 +124,7 @@ def models(draw: st.DrawFn) -> Model:
         positions=12,
         norm=draw(st.sampled_from(("layer", "rms"))),
         rope=draw(st.sampled_from((Rope(), None))),
-        activation=draw(st.sampled_from(("silu", "gelu", "gelu_tanh", "relu"))),
+        activation=draw(st.sampled_from(("silu", "gelu", "gelu_tanh", "relu", "relu2"))),
         gated=draw(st.booleans()),
         qkv_bias=draw(st.booleans()),
         out_bias=draw(st.booleans()),

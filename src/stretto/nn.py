@@ -14,15 +14,15 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stretto.model import Model, Rope, Segment
+from stretto.errors import ModelError
+from stretto.model import Activation, Model, Rope, Segment
 
-Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
 IGNORE = -100
 """The target of a position that is not to be predicted; so is any negative one."""
 
@@ -125,6 +125,8 @@ def run(
             return {"total": total_BT, "hit": hit_BT}
         case "loss":
             return {"loss": loss(given["total"], given["hit"], given["peak"], given["targets"])}
+        case "latent" | "route" | "experts" | "join":
+            raise ModelError(model.unsupported)
 
 
 def accumulation(dtype: torch.dtype) -> torch.dtype:
@@ -548,6 +550,8 @@ def _activate(x: Tensor, name: Activation) -> Tensor:
             return F.gelu(x, approximate="tanh")
         case "relu":
             return F.relu(x)
+        case "relu2":
+            return F.relu(x).square()
 
 
 # Head and loss

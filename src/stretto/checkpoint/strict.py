@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -91,6 +91,12 @@ def _reader(kind: Any) -> _Reader:
 def _object_reader(kind: Any) -> _Reader:
     hints = get_type_hints(kind)
     readers = {field.name: _reader(hints[field.name]) for field in fields(kind)}
+    # What an older manifest could not say is as it was then: the default.
+    needed = {
+        field.name
+        for field in fields(kind)
+        if field.default is MISSING and field.default_factory is MISSING
+    }
 
     def read(value: Any, where: str, problems: list[Problem]) -> Any:
         if type(value) is not dict:
@@ -100,7 +106,7 @@ def _object_reader(kind: Any) -> _Reader:
         if value.keys() != readers.keys():
             for name in sorted(value.keys() - readers.keys()):
                 problems.append(_damaged(f"{where}.{name}", "there is no such key"))
-            for name in sorted(readers.keys() - value.keys()):
+            for name in sorted(needed - value.keys()):
                 problems.append(_damaged(f"{where}.{name}", "is missing"))
         parts = {
             name: reader(value[name], f"{where}.{name}", problems)

@@ -13,11 +13,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-from stretto.model import Model, Parameter, Segment
+from stretto.model import Activation, Model, Parameter, Segment
 from stretto.reference.arrays import Array
 from stretto.reference.rope import rotation, turned
 
@@ -265,9 +264,7 @@ def _planes(up: Array, model: Model) -> Array:
     return up if model.gated else up[None]
 
 
-def _activation(
-    x: Array, name: Literal["silu", "gelu", "gelu_tanh", "relu"]
-) -> tuple[Array, Array]:
+def _activation(x: Array, name: Activation) -> tuple[Array, Array]:
     """Give an activation of x and its derivative there."""
     match name:
         case "silu":
@@ -283,6 +280,8 @@ def _activation(
             return x * (1 + tanh) / 2, (1 + tanh) / 2 + x * (1 - tanh * tanh) * inner / 2
         case "relu":
             return np.maximum(x, 0), (x > 0).astype(np.float64)
+        case "relu2":
+            return np.maximum(x, 0) ** 2, 2 * np.maximum(x, 0)
 
 
 def _add(own: Arrays, values: Arrays, local: Local) -> Played:
