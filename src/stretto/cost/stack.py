@@ -1,0 +1,72 @@
+"""The software that runs a plan: constants of a generation of it, fitted to measurements."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stretto.cost.numbers import Number
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A generation of software.
+
+    Attributes:
+        matrix: What its matrix products reach of the device's.
+        grouped: How much longer products of many experts take than one of the same size.
+        fused_attention: 1 where attention never writes its scores (Dao et al., 2022).
+        attention: What attention's products reach, forward, of the rate of a large product.
+        attention_cap_flops_per_s: What it reaches at most, if it does not use the instructions of
+            newer devices.
+        attention_backward: Time of its backward pass over that of its forward one.
+        attention_ramp: Positions that the start and end of a row of blocks cost.
+        score_bytes: Bytes moved for each score, forward, where attention is not fused.
+        pointwise: Bytes that norms, activations and additions move, relative to each operand being
+            read once and each result written once.
+        pointwise_backward: Those of the backward pass over those of the forward one.
+        cast: Values read and written for each that is cast to 8 bits or fewer.
+        accumulate_bytes: Bytes moved for each weight to add a micro-batch's gradient.
+        loss_bytes: Bytes moved for each logit in both passes.
+        kernels: That a layer starts in a forward pass.
+        expert_kernels: More of them in a layer of experts, relative to `kernels`.
+        collective_s: Seconds of a blocking collective besides those of its links.
+        tensor_overlap: Share of tensor-parallel moves hidden where the plan pipelines them.
+        context_overlap: Share of the time of attention in which its ring can hide.
+        context_step_s: Seconds that each step of the ring costs.
+        expert_overlap: Share of the dispatch hidden.
+        send_overlap: Share of sends between stages hidden.
+        data_overlap: Share of the backward pass in which reductions can hide.
+        gather_overlap: Share of a pass in which gathering its parameters can hide.
+        contention: Share of a hidden transfer's time that it takes from the products beside it.
+        optimizer_bytes: Bytes moved for each element of the optimizer's state.
+        step_s: Seconds of a step that depend on nothing else.
+        straggle: Share of a step lost to the slowest rank each time the ranks double beyond 8.
+    """
+
+    matrix: Number
+    grouped: Number
+    fused_attention: Number
+    attention: Number
+    attention_cap_flops_per_s: Number
+    attention_backward: Number
+    attention_ramp: Number
+    score_bytes: Number
+    pointwise: Number
+    pointwise_backward: Number
+    cast: Number
+    accumulate_bytes: Number
+    loss_bytes: Number
+    kernels: Number
+    expert_kernels: Number
+    collective_s: Number
+    tensor_overlap: Number
+    context_overlap: Number
+    context_step_s: Number
+    expert_overlap: Number
+    send_overlap: Number
+    data_overlap: Number
+    gather_overlap: Number
+    contention: Number
+    optimizer_bytes: Number
+    step_s: Number
+    straggle: Number

@@ -1,0 +1,210 @@
+"""Seconds of a training step, in parts that sum to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from stretto.cost.choice import SCHEDULES, Choice
+from stretto.cost.collectives import all_reduce_s, ring_s, send_s
+from stretto.cost.kernels import memory_s
+from stretto.cost.layer import Passes, Work, embedding, head, layer
+from stretto.cost.numbers import Number, ceil_div, relu
+from stretto.cost.pricing import Pricing
+from stretto.schedule.closed import bubble_slots
+
+
+@dataclass(frozen=True, slots=True)
+class StepTime:
+    """Seconds of a step on the rank that takes longest, by what they go to.
+
+    Attributes:
+        matrix_s: Matrix products, recomputed ones too.
+        attention_s: Attention scores.
+        pointwise_s: What memory bounds: norms, activations, additions, casts, the loss.
+        launch_s: Waiting for the host to start kernels.
+        tensor_s: Tensor-parallel moves that nothing hides.
+        context_s: Context-parallel ones.
+        expert_s: Dispatching tokens to experts and back.
+        bubble_s: Waiting for other stages.
+        send_s: Sends between stages.
+        data_s: Reducing gradients and gathering parameters.
+        optimizer_s: The optimizer.
+        fixed_s: What every step costs.
+        straggle_s: Waiting for the slowest of many ranks.
+    """
+
+    matrix_s: Number
+    attention_s: Number
+    pointwise_s: Number
+    launch_s: Number
+    tensor_s: Number
+    context_s: Number
+    expert_s: Number
+    bubble_s: Number
+    send_s: Number
+    data_s: Number
+    optimizer_s: Number
+    fixed_s: Number
+    straggle_s: Number
+
+    @property
+    def total_s(self) -> Number:
+        """The step."""
+        return sum((getattr(self, name) for name in StepTime.__slots__), np.zeros(()))
+
+
+def step_time(p: Pricing) -> StepTime:
+    """Give the seconds of a step and what they go to."""
+    c, shape = p.choice, p.shape
+    mean, ends = _mean_layer(p), (embedding(p), head(p))
+    stages = c.pp * c.interleave
+    most = ceil_div(shape.layers, stages) * c.interleave
+    # Layers that do not divide evenly are left out at the ends, which embed and predict.
+    spared = np.minimum((most * c.pp - shape.layers) / 2, c.interleave)
+    spread = c.schedule == SCHEDULES.index("vocabulary")  # every rank has a share of the head
+    heads = shape.heads_out * np.where(spread, 1.0 / c.pp, 1.0)
+    last = (most - np.where(c.pp > 1, spared, 0.0), heads)
+    middle = (most, np.where(spread, heads, 0.0))
+    single = c.pp == 1
+    longer = single | (
+        last[0] * mean.seconds + last[1] * ends[1].seconds
+        >= middle[0] * mean.seconds + middle[1] * ends[1].seconds
+    )
+    layers, outputs = (np.where(longer, a, b) for a, b in zip(last, middle, strict=True))
+    inputs = np.where(single, 1.0, 0.0)
+    slowest = tuple(
+        a.times(layers).plus(b.times(inputs)).plus(o.times(outputs))
+        for a, b, o in zip(_parts(mean), _parts(ends[0]), _parts(ends[1]), strict=True)
+    )
+    rank = Passes(*slowest)
+    work = rank.forward.plus(rank.again).plus(rank.inputs).plus(rank.weights)
+    total = work.times(c.micro_batches)
+    every = [
+        shape.layers * a.seconds + b.seconds + shape.heads_out * o.seconds
+        for a, b, o in zip(_parts(mean), _parts(ends[0]), _parts(ends[1]), strict=True)
+    ]
+    others = [
+        relu(whole - own.seconds) / np.maximum(c.pp - 1, 1.0)
+        for whole, own in zip(every, _parts(rank), strict=True)
+    ]
+    bubble = _bubble_s(c, f=others[0], b=others[1] + others[2], w=others[3])
+    sends = _send_s(p)
+    data = _data_s(p, rank)
+    optimizer = memory_s(
+        p.stack.optimizer_bytes * _optimizer_elements(p), p.machine
+    )
+    parts = {name: getattr(total, name) for name in Work.__slots__}
+    subtotal = total.seconds + bubble + sends + data + optimizer + p.stack.step_s
+    doublings = np.log2(np.maximum(c.devices / 8, 1.0))
+    return StepTime(
+        **parts,
+        bubble_s=bubble,
+        send_s=sends,
+        data_s=data,
+        optimizer_s=optimizer,
+        fixed_s=p.stack.step_s + np.zeros_like(bubble),
+        straggle_s=subtotal * p.stack.straggle * doublings,
+    )
+
+
+def _parts(passes: Passes) -> tuple[Work, Work, Work, Work]:
+    return passes.forward, passes.again, passes.inputs, passes.weights
+
+
+def _mean_layer(p: Pricing) -> Passes:
+    """Give the mean layer of the model."""
+    share = p.shape.expert_layers / p.shape.layers
+    zero, one = np.zeros_like(share), np.ones_like(share)
+    if not np.any(share):
+        return layer(p, experts=zero)
+    plain, routed = layer(p, experts=zero), layer(p, experts=one)
+    return Passes(
+        *(
+            a.times(1 - share).plus(b.times(share))
+            for a, b in zip(_parts(plain), _parts(routed), strict=True)
+        )
+    )
+
+
+def _bubble_s(c: Choice, *, f: Number, b: Number, w: Number) -> Number:
+    """Give the seconds for which a rank waits while the pipeline fills and drains."""
+    seconds = np.zeros(np.broadcast_shapes(f.shape, b.shape, c.pp.shape, c.schedule.shape))
+    for i in np.unique(c.schedule):
+        idle = bubble_slots(
+            SCHEDULES[int(i)], p=c.pp, v=c.interleave, m=c.micro_batches, f=f, b=b, w=w
+        )
+        seconds = np.where(c.schedule == i, idle, seconds)
+    return np.where(c.pp > 1, seconds, 0.0)
+
+
+def _send_s(p: Pricing) -> Number:
+    """Give the seconds of sends between stages that nothing hides."""
+    c = p.choice
+    size = p.tokens * p.shape.embed * c.value_bytes / c.tp
+    one = send_s(size, stride=c.pp_stride, machine=p.machine)
+    steady = 2 * c.interleave * c.micro_batches * one * (1 - p.stack.send_overlap)
+    return np.where(c.pp > 1, steady + 2 * (c.pp - 1) * one, 0.0)
+
+
+def _optimizer_elements(p: Pricing) -> Number:
+    """Give the elements of parameters that a rank's optimizer updates."""
+    shard = np.where(p.choice.zero > 0, p.choice.shard, 1.0)
+    spread = np.minimum(shard, p.expert_replicas)
+    return p.plain_parameters / shard + p.expert_parameters / spread
+
+
+def _data_s(p: Pricing, rank: Passes) -> Number:
+    """Give the seconds of reducing gradients and gathering parameters that nothing hides."""
+    c, machine, stack = p.choice, p.machine, p.stack
+    ranks = c.dp * c.cp
+    stride = np.where(c.cp > 1, c.cp_stride, c.dp_stride)
+    groups = (
+        (p.plain_parameters, ranks, stride),
+        (p.expert_parameters, p.expert_replicas, c.ep * c.etp * c.tp_stride),
+    )
+    reduce = sum((_reduce_s(p, *group) for group in groups), np.zeros(()))
+    gather = sum((_gather_s(p, *group) for group in groups), np.zeros(()))
+    ahead, back = rank.forward.seconds, rank.backward_s
+    once = _exposed(p, reduce, stack.data_overlap * back) + np.where(
+        c.zero > 0, _exposed(p, gather, stack.gather_overlap * ahead), 0.0
+    )
+    layers = p.shape.layers / c.pp
+    again = np.where(c.regather > 0, gather, 0.0)
+    each = (
+        _exposed(p, gather, stack.gather_overlap * ahead)
+        + _exposed(p, again + reduce, stack.data_overlap * back)
+        + (gather + again + reduce) / layers
+    )
+    seconds = np.where(c.zero >= 3, c.micro_batches * each, once)
+    return np.where(ranks > 1, seconds, 0.0)
+
+
+def _exposed(p: Pricing, transfer: Number, window: Number) -> Number:
+    """Give what a transfer adds to a window: what does not fit, and what it takes from products."""
+    hidden = np.minimum(transfer, window)
+    return transfer - hidden + p.stack.contention * hidden
+
+
+def _reduce_s(p: Pricing, elements: Number, ranks: Number, stride: Number) -> Number:
+    """Give the seconds in which gradients are summed over `ranks`."""
+    c = p.choice
+    size = elements * c.gradient_bytes * c.codec
+    inner = np.where(c.zero > 0, np.minimum(c.shard, ranks), ranks)
+    outer = ranks / inner
+    whole = all_reduce_s(size, ranks, stride=stride, machine=p.machine)
+    scattered = ring_s(size, inner, stride=stride, machine=p.machine) + np.where(
+        outer > 1,
+        all_reduce_s(size / inner, outer, stride=stride * inner, machine=p.machine),
+        0.0,
+    )
+    return np.where(ranks > 1, np.where(c.zero > 0, scattered, whole), 0.0)
+
+
+def _gather_s(p: Pricing, elements: Number, ranks: Number, stride: Number) -> Number:
+    """Give the seconds in which sharded parameters are gathered."""
+    c = p.choice
+    inner = np.minimum(c.shard, ranks)
+    size = elements * c.value_bytes
+    return np.where(inner > 1, ring_s(size, inner, stride=stride, machine=p.machine), 0.0)
