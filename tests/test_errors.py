@@ -6,6 +6,7 @@ import pytest
 
 from stretto.errors import (
     CheckpointError,
+    ClusterError,
     DataError,
     InputError,
     MachineError,
@@ -39,7 +40,7 @@ def test_an_error_without_a_problem_is_a_bug() -> None:
         PlanError(())
 
 
-@pytest.mark.parametrize("kind", [PlanError, ModelError, DataError, CheckpointError])
+@pytest.mark.parametrize("kind", [PlanError, ModelError, ClusterError, DataError, CheckpointError])
 def test_what_the_user_asked_for_is_an_input_error_and_exits_with_2(
     kind: type[StrettoError],
 ) -> None:

@@ -4,6 +4,7 @@
     ├── InputError          2   the user asked for something that cannot be
     │   ├── PlanError           … of the mesh, the rules, the schedule or the batch
     │   ├── ModelError          … of a config.json, a preset or weights
+    │   ├── ClusterError        … of a cluster's file or name
     │   ├── DataError           … of text, tokens or a tokenizer
     │   └── CheckpointError     … of a checkpoint that does not fit or is damaged
     ├── MachineError        2   the machine refused: no disk, no port, no memory
@@ -67,6 +68,10 @@ class PlanError(InputError):
 
 class ModelError(InputError):
     """A model that cannot be read or built: a config.json, a preset or weights."""
+
+
+class ClusterError(InputError):
+    """A cluster that cannot be: of a file, a name, or its numbers."""
 
 
 class DataError(InputError):

@@ -22,6 +22,14 @@ NUMBER = (
 )  # fmt: skip
 """Keys whose values are numbers above 0."""
 
+TEXT = (
+    "id", "source_key", "group", "config_key", "status", "measurement_kind", "flops_def",
+    "attn_flops", "framework", "software_version", "attention_kernel", "model_name", "model_extra",
+    "arch_family", "hardware", "intra_node_interconnect", "dp_sharding", "schedule", "recompute",
+    "precision",
+)  # fmt: skip
+"""Keys whose values are text; a number or a truth is written out."""
+
 TABLES = ("config_extra", "derived")
 
 NEEDED = ("layers", "hidden", "seq_len", "hardware", "n_gpus")
@@ -77,6 +85,13 @@ class Fields:
             if number is None and value != 0:
                 kind = "whole number" if name in WHOLE else "number"
                 self.assumed.append(f"{name} left out: {value!r} is no {kind} above 0")
+        for name in TEXT:
+            value = tree.get(name)
+            if isinstance(value, (list, dict)):
+                self.assumed.append(f"{name} left out: {value!r} is no text")
+                made[name] = None
+            elif value is not None:
+                made[name] = str(value)
         for name in TABLES:
             if not isinstance(made.get(name), Mapping):
                 made[name] = {}

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from stretto.cost import Pricing, Shape
+import numpy as np
+
+from stretto.cost import Number, Pricing, Shape
 from stretto.fidelity.fields import Fields
 
 Unit = Literal["tokens/s", "TFLOP/s", "tokens/s of a layer"]
@@ -89,14 +91,14 @@ def flops_per_token(pricing: Pricing, *, causal: bool, again: bool) -> float:
         again: Whether what is recomputed counts (Korthikanti et al., 2022).
     """
     shape, c = pricing.shape, pricing.choice
-    seq = float(c.seq)
-    matrices = shape.step_flops(tokens=1, seq=seq) - 6 * _scores(shape, shape.attended(seq))
-    scores = 6 * _scores(shape, seq / 2 if causal else seq)
+    matrices = shape.step_flops(tokens=np.ones(()), seq=c.seq)
+    matrices = matrices - 6 * _scores(shape, shape.attended(c.seq))
+    scores = 6 * _scores(shape, c.seq / 2 if causal else c.seq)
     layers = matrices - 6 * shape.heads_out * shape.vocabulary_parameters
     recomputed = (c.again_core * scores + c.again_matrix * layers) / 3 if again else 0.0
     return float(matrices + scores + recomputed)
 
 
-def _scores(shape: Shape, attended: float) -> float:
+def _scores(shape: Shape, attended: Number) -> Number:
     """Give multiplications and additions of a token's attention scores, as parameters count."""
-    return float(shape.layers * shape.heads * (shape.head_dim + shape.value_dim) * attended)
+    return shape.layers * shape.heads * (shape.head_dim + shape.value_dim) * attended

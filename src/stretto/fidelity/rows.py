@@ -1,4 +1,4 @@
-"""Published measurements as rows of JSON: what each says, and what is assumed where it is silent."""
+"""Published measurements as rows of JSON: what each says, and what is assumed where it is not."""
 
 from __future__ import annotations
 

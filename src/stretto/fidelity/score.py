@@ -70,7 +70,7 @@ class Score:
     def tree(self) -> dict[str, Any]:
         """Give it as an object of JSON."""
         nested = asdict(self)
-        return nested.pop("throughput") | nested
+        return {**nested.pop("throughput"), **nested}
 
 
 def score(predictions: Sequence[Prediction]) -> Score:
@@ -100,7 +100,7 @@ def by_source(predictions: Sequence[Prediction]) -> dict[str, Score]:
 
 
 def weights(predictions: Sequence[Prediction]) -> list[float]:
-    """Give what each row counts, so that sources, tables in them and configurations do so equally."""
+    """Give what each row counts: sources alike, tables in them, and configurations in those."""
     keys = [(p.row.source, p.row.group, p.row.config) for p in predictions]
     tables = [key[:2] for key in keys]
     each = {source: len({t for t in tables if t[0] == source}) for source in {k[0] for k in keys}}

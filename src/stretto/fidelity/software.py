@@ -67,6 +67,9 @@ def software_of(tree: Mapping[str, Any]) -> Software:
 
 
 def _megatron(name: str, year: int, *, version: str, kernel: str | None) -> Software:
+    if "deepspeed" in name and kernel in ("flash-1", "flash-2", "cudnn"):
+        # What Megatron-LM fused by itself is the attention that flash attention replaced.
+        return Software("eager", kernel)
     if year <= 2022 or "deepspeed" in name:
         # Megatron-LM recomputed everything until selective recomputation (Korthikanti et al., 2022).
         return Software("megatron-2021", kernel, recompute="full" if year <= 2021 else "none")
@@ -89,6 +92,7 @@ def _kernel(text: str) -> str | None:
         ("cudnn", "cudnn"),
         ("flash_attention_3", "cudnn"),
         ("flash3", "cudnn"),
+        ("flash", None),
         ("fused", "fused-softmax"),
         ("torch", "unfused"),
     ):

@@ -7,7 +7,7 @@ import time
 
 import torch
 
-from stretto.cluster import ACCELERATORS
+from stretto.cluster import accelerator, of_driver
 
 _SIDE = 1024
 
@@ -19,12 +19,11 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
     the ranks of a machine add up to what the machine has.
     """
     if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-        for word, kind in ACCELERATORS.items():
-            rates = dict(kind.flops_per_s)
-            key = str(dtype).removeprefix("torch.")
-            if word in name and key in rates:
-                return rates[key]
+        known = of_driver(torch.cuda.get_device_name(device))
+        rates = dict(accelerator(known).flops_per_s) if known else {}
+        key = str(dtype).removeprefix("torch.")
+        if key in rates:
+            return rates[key]
     a = torch.randn(_SIDE, _SIDE, device=device).to(dtype)
     best = float("inf")
     for _ in range(6):
