@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import get_args
 
+import numpy as np
+
 from stretto.cost.numbers import Number, record
 from stretto.model import Block, BlockKind, Model
 from stretto.plan import DTYPE_BYTES, Plan, ScheduleName
@@ -98,6 +100,18 @@ class Choice:
         """Tokens of a step over all ranks."""
         return self.dp * self.micro_batches * self.micro_batch * self.seq
 
+    def stride(self, inside: Number) -> Number:
+        """Give the devices from one rank to the next of a group in the dp × cp × tp.
+
+        Args:
+            inside: How many of these ranks lie inside it: 1 of a tensor-parallel group, tp × cp of
+                a data-parallel one.
+        """
+        data = self.dp_stride * inside / (self.tp * self.cp)
+        context = self.cp_stride * inside / self.tp
+        outer = np.where(inside < self.tp * self.cp, context, data)
+        return np.where(inside < self.tp, self.tp_stride * inside, outer)
+
     @staticmethod
     def of(plan: Plan, model: Model) -> Choice:
         """Give the numbers of `plan` for `model`.
@@ -119,7 +133,7 @@ class Choice:
             cp=words.cp,
             tp=words.tp,
             ep=words.ep,
-            etp=words.etp if words.ep > 1 else words.tp,
+            etp=words.etp,
             pp_stride=strides["pp"],
             dp_stride=strides["dp"],
             cp_stride=strides["cp"],
@@ -158,36 +172,42 @@ def _precision(plan: Plan) -> int:
 
 
 def _strides(plan: Plan) -> dict[str, int]:
-    """Give the devices from one rank of an axis to the next."""
-    strides, inside = dict.fromkeys(("pp", "dp", "cp", "tp"), 1), 1
-    views = dict(plan.mesh.views)
+    """Give the devices from one rank to the next of what each word names, by its rule."""
+    tensor = max(("heads", "ff", "vocab"), key=plan.split)
+    rules = {"pp": "", "dp": "batch", "cp": "time", "tp": tensor}
+    views, inside, strides = dict(plan.mesh.views), 1, {}
     for axis, extent in reversed(plan.mesh.axes):
-        for word in strides:
-            if axis == word or views.get(word, ("",))[-1] == axis:
-                strides[word] = inside
-        inside *= extent
-    return strides
+        strides[axis], inside = inside, inside * extent
+    last = {word: (plan.rules.axes(dim) or (word,))[-1] for word, dim in rules.items()}
+    return {word: strides.get(views.get(axis, (axis,))[-1], 1) for word, axis in last.items()}
 
 
 def _again(plan: Plan, model: Model) -> tuple[float, float, float]:
     """Give the shares of attention scores, of products and of all else that are recomputed."""
     attention = sum(_matrix_size(model, b) for b in model.blocks if b.kind is BlockKind.ATTENTION)
-    rest = sum(_matrix_size(model, b) for b in model.blocks if b.layer >= 0) - attention
+    rest = sum(_matrix_size(model, b) for b in model.blocks if b.kind in _FEED_FORWARD)
     share = attention / (attention + rest)
     shares = {"none": (0.0, 0.0, 0.0), "selective": (1.0, share, 0.5), "full": (1.0, 1.0, 1.0)}
-    memory, per_stage = plan.memory, model.layers / plan.stages
-    some = 1.0
-    if memory.recompute == "full" and memory.recompute_layers is not None:
-        some = min(1.0, memory.recompute_layers / per_stage)
-    layers = [plan.at(i).memory.recompute for i in range(model.layers)]
-    means = [sum(shares[r][k] for r in layers) / len(layers) * some for k in range(3)]
-    return means[0], means[1], means[2]
+    layers = [plan.at(i).memory for i in range(model.layers)]
+    some = [
+        1.0 if m.recompute_layers is None
+        else min(1.0, m.recompute_layers * plan.stages / model.layers)
+        for m in layers
+    ]  # fmt: skip
+    core, matrix, pointwise = (
+        sum(shares[m.recompute][k] * part for m, part in zip(layers, some, strict=True))
+        / model.layers
+        for k in range(3)
+    )
+    return core, matrix, pointwise
 
 
-def _matrix_size(model: Model, block: Block) -> int:
+_FEED_FORWARD = (BlockKind.FEED_FORWARD, BlockKind.EXPERTS)
+
+
+def _matrix_size(model: Model, block: Block) -> float:
     """Give the elements of a block's matrices that a token meets."""
-    active = model.top_k / model.experts if block.kind is BlockKind.EXPERTS else 1.0
     return sum(
-        math.prod(model.shape(p)) * (active if "expert" in p.dims else 1.0)
-        for p in block.parameters
+        math.prod(model.shape(p)) * (model.top_k / model.experts if "expert" in p.dims else 1.0)
+        for p in block.matrices
     )

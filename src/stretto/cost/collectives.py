@@ -15,7 +15,9 @@ from stretto.cost.machine import Link, Machine
 from stretto.cost.numbers import Number
 
 
-def _levels(ranks: Number, stride: Number, machine: Machine) -> Iterator[tuple[Link, Number, Number]]:
+def _levels(
+    ranks: Number, stride: Number, machine: Machine
+) -> Iterator[tuple[Link, Number, Number]]:
     """Give (link, members inside, members below) of every level."""
     inside = np.ones_like(ranks)
     last = len(machine.links) - 1
@@ -89,7 +91,5 @@ def send_s(size_bytes: Number, *, stride: Number, machine: Machine) -> Number:
     for link in reversed(machine.links):
         own = size_bytes / link.bytes_per_s + link.latency_s
         # The outermost level takes whatever the inner ones do not join.
-        seconds = np.where(
-            (link.devices >= 2 * stride) | (link is machine.links[-1]), own, seconds
-        )
+        seconds = np.where((link.devices >= 2 * stride) | (link is machine.links[-1]), own, seconds)
     return seconds

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from stretto.cluster import Cluster
 from stretto.cost.choice import Choice
 from stretto.cost.energy import Bill, bill
@@ -35,9 +38,9 @@ class Estimate:
     bill: Bill
 
     @property
-    def fits(self) -> Number:
+    def fits(self) -> NDArray[np.bool_]:
         """Whether the fullest rank has the memory."""
-        return self.memory.total_bytes <= self.pricing.machine.memory_bytes
+        return np.asarray(self.memory.total_bytes <= self.pricing.machine.memory_bytes)
 
     @property
     def tokens_per_s_per_device(self) -> Number:
@@ -59,16 +62,10 @@ class Estimate:
         p, c = self.pricing, self.pricing.choice
         seconds = self.time.total_s * c.devices
         model = p.shape.step_flops(tokens=c.tokens, seq=c.seq)
-        scores = (
-            6
-            * c.tokens
-            * p.shape.heads
-            * (p.shape.head_dim + p.shape.value_dim)
-            * p.shape.attended(c.seq)
-            * p.shape.layers
-        )
-        again = (c.again_core * scores + c.again_matrix * (model - scores)) / 3
-        return (model + recomputed * again) / (seconds * p.machine.peak(p.choice.precision))
+        scores = p.shape.score_flops(tokens=c.tokens, seq=c.seq)
+        products = p.shape.layer_flops(tokens=c.tokens)
+        again = (c.again_core * scores + c.again_matrix * products) / 3
+        return (model + recomputed * again) / (seconds * p.machine.peak(c.precision))
 
 
 def estimate(p: Pricing) -> Estimate:

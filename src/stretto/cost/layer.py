@@ -11,9 +11,9 @@ from stretto.cost.kernels import attention_s, matmul_s, memory_s
 from stretto.cost.numbers import Number, ceil_div, relu
 from stretto.cost.pricing import Pricing
 
-
 BACKWARD_KERNELS = 1.6
 """Kernels of a backward pass over those of the forward one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -110,9 +110,7 @@ def layer(p: Pricing, *, experts: Number) -> Passes:
         kernels=kernels * BACKWARD_KERNELS,
     )
     zero = np.zeros_like(forward.matrix_s)
-    accumulate = memory_s(
-        p.stack.accumulate_bytes * _rank_parameters(p, experts), p.machine
-    )
+    accumulate = memory_s(p.stack.accumulate_bytes * _rank_parameters(p, experts), p.machine)
     weights = Work(dense[2], zero, accumulate, zero, zero, zero, zero)
     again = Work(
         forward.matrix_s * p.choice.again_matrix,
@@ -129,20 +127,21 @@ def layer(p: Pricing, *, experts: Number) -> Passes:
 def _products(p: Pricing, experts: Number) -> tuple[Number, Number, Number]:
     """Give the seconds of a layer's products: forward, to inputs, to weights."""
     shape, tp, t = p.shape, p.choice.tp, p.tokens
-    latent = shape.q_rank > 0
+    # Whether queries are latent, and whether keys and values are.
+    query, key = (np.where(rank > 0, 1.0, 0.0) for rank in (shape.q_rank, shape.kv_rank))
     etp = p.choice.etp
     visits = t / tp * shape.top_k * p.choice.ep * etp
     routed = visits / np.maximum(shape.experts, 1.0)
     none = np.zeros_like(t)
     pieces = (
         # (rows, columns, depth, how many)
-        (t, shape.q_rank, shape.embed, np.where(latent, 1.0, 0.0)),
-        (t, shape.kv_rank + shape.rope_dim, shape.embed, np.where(latent, 1.0, 0.0)),
-        (t, shape.heads * shape.head_dim / tp, shape.q_rank, np.where(latent, 1.0, 0.0)),
+        (t, shape.q_rank, shape.embed, query),
+        (t, shape.kv_rank + shape.rope_dim, shape.embed, key),
+        (t, shape.heads * shape.head_dim / tp, np.where(query > 0, shape.q_rank, shape.embed), key),
         (t, shape.heads * (shape.head_dim - shape.rope_dim + shape.value_dim) / tp,
-         shape.kv_rank, np.where(latent, 1.0, 0.0)),
+         shape.kv_rank, key),
         (t, (shape.heads * shape.head_dim + np.maximum(shape.kv_heads, tp)
-             * (shape.head_dim + shape.value_dim)) / tp, shape.embed, np.where(latent, 0.0, 1.0)),
+             * (shape.head_dim + shape.value_dim)) / tp, shape.embed, 1.0 - key),
         (t, shape.embed, shape.heads * shape.value_dim / tp, 1.0),
         (t, shape.ups * shape.ff / tp, shape.embed, 1.0 - experts),
         (t, shape.embed, shape.ff / tp, 1.0 - experts),
@@ -190,7 +189,7 @@ def _scores(p: Pricing) -> Number:
     """Give the seconds of a layer's attention scores, forward."""
     shape, choice, machine, stack = p.shape, p.choice, p.machine, p.stack
     heads = np.maximum(shape.heads / choice.tp, 1.0)
-    rate = machine.matrix_flops_per_s[1]
+    rate = machine.matrix(np.minimum(choice.precision, 1.0))  # never in 8 bits
     fused = attention_s(
         p.tokens,
         shape.attended(choice.seq),
@@ -216,7 +215,9 @@ def _pointwise_bytes(p: Pricing, experts: Number) -> Number:
     inside = (shape.ups + 1.0) * active / tp
     permuted = experts * 4.0 * shape.top_k * shape.embed / tp
     cast = np.where(
-        choice.precision >= 2, stack.cast * (2 * shape.embed + (shape.heads * shape.value_dim + active) / tp), 0.0
+        choice.precision >= 2,
+        stack.cast * (2 * shape.embed + (shape.heads * shape.value_dim + active) / tp),
+        0.0,
     )
     return t * width * (stack.pointwise * (between + heads + inside) + permuted + cast)
 
@@ -236,9 +237,7 @@ def _context_s(p: Pricing, scores: Number) -> Number:
     """Give the seconds of the ring of keys and values that attention does not hide."""
     shape, choice = p.shape, p.choice
     heads = np.maximum(shape.kv_heads / choice.tp, 1.0)
-    size = (
-        p.tokens * choice.cp * heads * (shape.head_dim + shape.value_dim) * choice.value_bytes
-    )
+    size = p.tokens * choice.cp * heads * (shape.head_dim + shape.value_dim) * choice.value_bytes
     ring = ring_s(size, choice.cp, stride=choice.cp_stride, machine=p.machine)
     steps = p.stack.context_step_s * (choice.cp - 1)
     return np.where(choice.cp > 1, relu(ring - p.stack.context_overlap * scores) + steps, 0.0)
@@ -248,7 +247,8 @@ def _expert_s(p: Pricing) -> Number:
     """Give the seconds of dispatching a layer's tokens to experts and combining them."""
     shape, choice = p.shape, p.choice
     size = p.tokens * choice.etp / choice.tp * shape.top_k * shape.embed * choice.value_bytes
-    one = exchange_s(size, choice.ep, stride=choice.tp_stride * choice.etp, machine=p.machine)
+    stride = choice.stride(choice.etp)
+    one = exchange_s(size, choice.ep, stride=stride, machine=p.machine)
     both = 2 * (one + p.stack.collective_s)
     return np.where(choice.ep > 1, both * (1 - p.stack.expert_overlap), 0.0)
 
@@ -267,9 +267,9 @@ def head(p: Pricing) -> Passes:
     """Give the passes of the output layer and the loss."""
     shape, choice, t = p.shape, p.choice, p.tokens
     columns = ceil_div(shape.vocab, choice.tp)
-    half = np.ones_like(choice.precision)
+    wide = np.minimum(choice.precision, 1.0)  # never in 8 bits
     times = [
-        matmul_s(rows, cols, depth=depth, machine=p.machine, precision=half) / p.stack.matrix
+        matmul_s(rows, cols, depth=depth, machine=p.machine, precision=wide) / p.stack.matrix
         for rows, cols, depth in (
             (t, columns, shape.embed), (t, shape.embed, columns), (columns, shape.embed, t),
         )

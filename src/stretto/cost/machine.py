@@ -11,7 +11,6 @@ from stretto.cost.choice import PRECISIONS
 from stretto.cost.numbers import Number, record
 from stretto.cost.stacks import machine_constants
 
-
 LEVELS = 7
 """The most levels that a tree of links has."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,7 +18,7 @@ class Shape:
         layers: All layers, those of multi-token prediction included.
         expert_layers: Those with experts.
         full_layers: Those that attend to every position before.
-        window: Positions that the others attend to.
+        window: Positions that the others attend to; 0 for all.
         embed: Width of the residual stream.
         heads: Query heads.
         kv_heads: Key and value heads.
@@ -37,6 +37,7 @@ class Shape:
         top_k: Experts that a token visits.
         expert_ff: Width of an expert.
         shared_ff: Width of all shared experts together.
+        chunk: Positions within which those that are not full attend; 0 for no bound.
     """
 
     layers: Number
@@ -61,13 +62,14 @@ class Shape:
     top_k: Number
     expert_ff: Number
     shared_ff: Number
+    chunk: Number = field(default_factory=lambda: np.zeros(()))
 
     @staticmethod
     def of(model: Model) -> Shape:
         """Give the numbers of `model`."""
         layers = model.layers + model.mtp_layers
         plain = len(model.dense_layers) if model.experts else layers
-        full = len(model.full_layers) + model.mtp_layers if model.window else layers
+        full = len(model.full_layers) if model.window or model.chunk else layers
         latent = model.latent
         return record(
             Shape,
@@ -93,6 +95,7 @@ class Shape:
             top_k=model.top_k,
             expert_ff=model.expert_ff,
             shared_ff=model.shared_ff,
+            chunk=model.chunk,
         )
 
     @property
@@ -144,6 +147,11 @@ class Shape:
         return self.vocab * self.embed
 
     @property
+    def join_parameters(self) -> Number:
+        """Matrix elements that join two embeddings, in all layers of multi-token prediction."""
+        return (self.heads_out - 1) * 2 * self.embed**2
+
+    @property
     def parameters(self) -> Number:
         """All elements of matrices and embeddings; those of norms and biases are left out."""
         layers = (
@@ -152,23 +160,39 @@ class Shape:
             + self.expert_layers * (self.routed_parameters + self.shared_parameters)
         )
         ends = (2 - self.tied) * self.vocabulary_parameters + self.positions * self.embed
-        return layers + ends
+        return layers + ends + self.join_parameters
 
     def attended(self, seq: Number) -> Number:
         """Give the mean number of positions that one of `seq` attends to, over layers."""
         window = np.where(self.window > 0, np.minimum(self.window, seq), seq)
         windowed = window - window * (window - 1) / (2 * seq)
+        chunk = np.where(self.chunk > 0, np.minimum(self.chunk, seq), seq)
+        whole, rest = np.floor(seq / chunk), np.mod(seq, chunk)
+        chunked = (whole * chunk * (chunk + 1) + rest * (rest + 1)) / (2 * seq)
+        local = np.where(self.chunk > 0, chunked, windowed)
         full = (seq + 1) / 2
-        return (self.full_layers * full + (self.layers - self.full_layers) * windowed) / self.layers
+        both = self.full_layers * full + (self.layers - self.full_layers) * local
+        return np.asarray(both / self.layers)
 
     def step_flops(self, *, tokens: Number, seq: Number) -> Number:
-        """Give the model FLOPs of a step: forward once, backward twice that (Chowdhery et al., 2022)."""
+        """Give the model FLOPs of a step: a forward, and a backward of twice that.
+
+        Those of layers and output layers (Chowdhery et al., 2022); causal attention by half.
+        """
+        outputs = self.heads_out * self.vocabulary_parameters + self.join_parameters
+        layers = self.layer_flops(tokens=tokens) + self.score_flops(tokens=tokens, seq=seq)
+        return layers + 6 * tokens * outputs
+
+    def layer_flops(self, *, tokens: Number) -> Number:
+        """Give those of the matrix products of all layers."""
         ff = (self.ups + 1) * self.embed * (self.top_k * self.expert_ff) + self.shared_parameters
-        matrices = (
+        return (6 * tokens) * (
             self.layers * self.attention_parameters
             + (self.layers - self.expert_layers) * self.plain_parameters
             + self.expert_layers * ff
-            + self.heads_out * self.vocabulary_parameters
         )
-        scores = self.heads * (self.head_dim + self.value_dim) * self.attended(seq) * self.layers
-        return 6 * tokens * (matrices + scores)
+
+    def score_flops(self, *, tokens: Number, seq: Number) -> Number:
+        """Give those of attention scores, and of what they weigh."""
+        width = self.heads * (self.head_dim + self.value_dim)
+        return 6 * tokens * self.layers * width * self.attended(seq)

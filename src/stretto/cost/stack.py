@@ -39,6 +39,14 @@ class Stack:
         gather_overlap: Share of a pass in which gathering its parameters can hide.
         contention: Share of a hidden transfer's time that it takes from the products beside it.
         optimizer_bytes: Bytes moved for each element of the optimizer's state.
+        kept_copies: Copies that rotations of queries and keys, and activations of gates, keep
+            beside what fused ones do.
+        kept_norm: Values of the stream's width that a norm keeps besides its input and result.
+        kept_mask_bytes: Of dropout's mask, kept for each value that is added to the stream.
+        kept_score_bytes: Kept for each score where attention is not fused.
+        logit_bytes: Held for each logit at the loss.
+        logits_split: 1 where tensor-parallel ranks split the logits.
+        update_bytes: Held for each element that the optimizer updates, besides its state.
         step_s: Seconds of a step that depend on nothing else.
         straggle: Share of a step lost to the slowest rank each time the ranks double beyond 8.
     """
@@ -68,5 +76,12 @@ class Stack:
     gather_overlap: Number
     contention: Number
     optimizer_bytes: Number
+    kept_copies: Number
+    kept_norm: Number
+    kept_mask_bytes: Number
+    kept_score_bytes: Number
+    logit_bytes: Number
+    logits_split: Number
+    update_bytes: Number
     step_s: Number
     straggle: Number

@@ -47,7 +47,7 @@ def about(name: str) -> str:
 
 def inherited(name: str) -> dict[str, Any]:
     """Give the constants of a generation; what it does not state is its base's."""
-    own = table()["stack"][name]
+    own: dict[str, Any] = table()["stack"][name]
     return (inherited(own["base"]) if "base" in own else {}) | own
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from stretto.cost.choice import SCHEDULES, Choice
+from stretto.cost.bubble import Load, bubble_s
+from stretto.cost.choice import SCHEDULES
 from stretto.cost.collectives import all_reduce_s, ring_s, send_s
 from stretto.cost.kernels import memory_s
 from stretto.cost.layer import Passes, Work, embedding, head, layer
 from stretto.cost.numbers import Number, ceil_div, relu
 from stretto.cost.pricing import Pricing
-from stretto.schedule.closed import bubble_slots
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,49 +58,15 @@ class StepTime:
 
 def step_time(p: Pricing) -> StepTime:
     """Give the seconds of a step and what they go to."""
-    c, shape = p.choice, p.shape
-    mean, ends = _mean_layer(p), (embedding(p), head(p))
-    stages = c.pp * c.interleave
-    most = ceil_div(shape.layers, stages) * c.interleave
-    # Layers that do not divide evenly are left out at the ends, which embed and predict.
-    spared = np.minimum((most * c.pp - shape.layers) / 2, c.interleave)
-    spread = c.schedule == SCHEDULES.index("vocabulary")  # every rank has a share of the head
-    heads = shape.heads_out * np.where(spread, 1.0 / c.pp, 1.0)
-    last = (most - np.where(c.pp > 1, spared, 0.0), heads)
-    middle = (most, np.where(spread, heads, 0.0))
-    single = c.pp == 1
-    longer = single | (
-        last[0] * mean.seconds + last[1] * ends[1].seconds
-        >= middle[0] * mean.seconds + middle[1] * ends[1].seconds
-    )
-    layers, outputs = (np.where(longer, a, b) for a, b in zip(last, middle, strict=True))
-    inputs = np.where(single, 1.0, 0.0)
-    slowest = tuple(
-        a.times(layers).plus(b.times(inputs)).plus(o.times(outputs))
-        for a, b, o in zip(_parts(mean), _parts(ends[0]), _parts(ends[1]), strict=True)
-    )
-    rank = Passes(*slowest)
+    rank, bubble = _pipeline(p)
     work = rank.forward.plus(rank.again).plus(rank.inputs).plus(rank.weights)
-    total = work.times(c.micro_batches)
-    every = [
-        shape.layers * a.seconds + b.seconds + shape.heads_out * o.seconds
-        for a, b, o in zip(_parts(mean), _parts(ends[0]), _parts(ends[1]), strict=True)
-    ]
-    others = [
-        relu(whole - own.seconds) / np.maximum(c.pp - 1, 1.0)
-        for whole, own in zip(every, _parts(rank), strict=True)
-    ]
-    bubble = _bubble_s(c, f=others[0], b=others[1] + others[2], w=others[3])
-    sends = _send_s(p)
-    data = _data_s(p, rank)
-    optimizer = memory_s(
-        p.stack.optimizer_bytes * _optimizer_elements(p), p.machine
-    )
-    parts = {name: getattr(total, name) for name in Work.__slots__}
+    total = work.times(p.choice.micro_batches)
+    sends, data = _send_s(p), _data_s(p, rank)
+    optimizer = memory_s(p.stack.optimizer_bytes * _optimizer_elements(p), p.machine)
     subtotal = total.seconds + bubble + sends + data + optimizer + p.stack.step_s
-    doublings = np.log2(np.maximum(c.devices / 8, 1.0))
+    doublings = np.log2(np.maximum(p.choice.devices / 8, 1.0))
     return StepTime(
-        **parts,
+        **{name: getattr(total, name) for name in Work.__slots__},
         bubble_s=bubble,
         send_s=sends,
         data_s=data,
@@ -107,6 +74,46 @@ def step_time(p: Pricing) -> StepTime:
         fixed_s=p.stack.step_s + np.zeros_like(bubble),
         straggle_s=subtotal * p.stack.straggle * doublings,
     )
+
+
+def _pipeline(p: Pricing) -> tuple[Passes, Number]:
+    """Give the passes of a micro-batch on the rank with most to do, and for how long it waits."""
+    c, shape = p.choice, p.shape
+    pieces = (_mean_layer(p), embedding(p), head(p))
+    stages, single = c.pp * c.interleave, c.pp == 1
+    most = np.where(single, shape.layers, ceil_div(shape.layers, stages) * c.interleave)
+    # Layers that do not divide evenly are left out at the ends, which embed and predict; of two
+    # ranks there is none between them.
+    spared = np.minimum((most * c.pp - shape.layers) / 2, c.interleave)
+    between = most - np.where(c.pp == 2, np.floor(spared), 0.0)
+    spread = c.schedule == SCHEDULES.index("vocabulary")  # every rank has a share of the head
+    heads = shape.heads_out * np.where(spread, 1.0 / c.pp, 1.0)
+    layer_s, _, head_s = (piece.seconds for piece in pieces)
+    shared = np.where(spread, heads, 0.0)
+    last = single | (
+        (most - spared) * layer_s + heads * head_s >= between * layer_s + shared * head_s
+    )
+    layers, outputs = np.where(last, most - spared, between), np.where(last, heads, shared)
+    inputs = np.where(single, 1.0, 0.0)
+    rank = Passes(
+        *(
+            a.times(layers).plus(b.times(inputs)).plus(o.times(outputs))
+            for a, b, o in zip(*map(_parts, pieces), strict=True)
+        )
+    )
+    own = [part.seconds for part in _parts(rank)]
+    # Nobody waits for a head that is shared, so that its other shares are left out.
+    others = [
+        relu(shape.layers * a.seconds + b.seconds + heads * o.seconds - mine)
+        / np.maximum(c.pp - 1, 1.0)
+        for a, b, o, mine in zip(*map(_parts, pieces), own, strict=True)
+    ]
+    return rank, bubble_s(c, slowest=_load(own), others=_load(others))
+
+
+def _load(parts: Sequence[Number]) -> Load:
+    forward, again, inputs, weights = parts
+    return Load(forward, again + inputs, weights)
 
 
 def _parts(passes: Passes) -> tuple[Work, Work, Work, Work]:
@@ -128,17 +135,6 @@ def _mean_layer(p: Pricing) -> Passes:
     )
 
 
-def _bubble_s(c: Choice, *, f: Number, b: Number, w: Number) -> Number:
-    """Give the seconds for which a rank waits while the pipeline fills and drains."""
-    seconds = np.zeros(np.broadcast_shapes(f.shape, b.shape, c.pp.shape, c.schedule.shape))
-    for i in np.unique(c.schedule):
-        idle = bubble_slots(
-            SCHEDULES[int(i)], p=c.pp, v=c.interleave, m=c.micro_batches, f=f, b=b, w=w
-        )
-        seconds = np.where(c.schedule == i, idle, seconds)
-    return np.where(c.pp > 1, seconds, 0.0)
-
-
 def _send_s(p: Pricing) -> Number:
     """Give the seconds of sends between stages that nothing hides."""
     c = p.choice
@@ -157,12 +153,10 @@ def _optimizer_elements(p: Pricing) -> Number:
 
 def _data_s(p: Pricing, rank: Passes) -> Number:
     """Give the seconds of reducing gradients and gathering parameters that nothing hides."""
-    c, machine, stack = p.choice, p.machine, p.stack
-    ranks = c.dp * c.cp
-    stride = np.where(c.cp > 1, c.cp_stride, c.dp_stride)
+    c, stack = p.choice, p.stack
     groups = (
-        (p.plain_parameters, ranks, stride),
-        (p.expert_parameters, p.expert_replicas, c.ep * c.etp * c.tp_stride),
+        (p.plain_parameters, c.dp * c.cp, c.tp),
+        (p.expert_parameters, p.expert_replicas, c.ep * c.etp),
     )
     reduce = sum((_reduce_s(p, *group) for group in groups), np.zeros(()))
     gather = sum((_gather_s(p, *group) for group in groups), np.zeros(()))
@@ -177,8 +171,7 @@ def _data_s(p: Pricing, rank: Passes) -> Number:
         + _exposed(p, again + reduce, stack.data_overlap * back)
         + (gather + again + reduce) / layers
     )
-    seconds = np.where(c.zero >= 3, c.micro_batches * each, once)
-    return np.where(ranks > 1, seconds, 0.0)
+    return np.where(c.zero >= 3, c.micro_batches * each, once)
 
 
 def _exposed(p: Pricing, transfer: Number, window: Number) -> Number:
@@ -187,24 +180,26 @@ def _exposed(p: Pricing, transfer: Number, window: Number) -> Number:
     return transfer - hidden + p.stack.contention * hidden
 
 
-def _reduce_s(p: Pricing, elements: Number, ranks: Number, stride: Number) -> Number:
-    """Give the seconds in which gradients are summed over `ranks`."""
+def _reduce_s(p: Pricing, elements: Number, ranks: Number, inside: Number) -> Number:
+    """Give the seconds in which gradients are summed over `ranks`, of which `inside` lie inside."""
     c = p.choice
     size = elements * c.gradient_bytes * c.codec
     inner = np.where(c.zero > 0, np.minimum(c.shard, ranks), ranks)
-    outer = ranks / inner
+    outer, stride = ranks / inner, c.stride(inside)
     whole = all_reduce_s(size, ranks, stride=stride, machine=p.machine)
     scattered = ring_s(size, inner, stride=stride, machine=p.machine) + np.where(
         outer > 1,
-        all_reduce_s(size / inner, outer, stride=stride * inner, machine=p.machine),
+        all_reduce_s(size / inner, outer, stride=c.stride(inside * inner), machine=p.machine),
         0.0,
     )
-    return np.where(ranks > 1, np.where(c.zero > 0, scattered, whole), 0.0)
+    moved = (ranks > 1) & (elements > 0)
+    return np.where(moved, np.where(c.zero > 0, scattered, whole), 0.0)
 
 
-def _gather_s(p: Pricing, elements: Number, ranks: Number, stride: Number) -> Number:
+def _gather_s(p: Pricing, elements: Number, ranks: Number, inside: Number) -> Number:
     """Give the seconds in which sharded parameters are gathered."""
     c = p.choice
     inner = np.minimum(c.shard, ranks)
     size = elements * c.value_bytes
-    return np.where(inner > 1, ring_s(size, inner, stride=stride, machine=p.machine), 0.0)
+    seconds = ring_s(size, inner, stride=c.stride(inside), machine=p.machine)
+    return np.where((inner > 1) & (elements > 0), seconds, 0.0)

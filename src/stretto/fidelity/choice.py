@@ -57,7 +57,7 @@ def choice_of(f: Fields, software: Software) -> Choice:
         seq=tree["seq_len"],
         zero=zero,
         shard=shard,
-        regather="shard_grad_op" not in f.text("dp_sharding"),
+        regather="shard_grad_op" not in f.text("dp_sharding") and (pp == 1 or software.regather),
         sequence=bool(sequence),
         schedule=SCHEDULES.index(schedule),
         again_core=core,
@@ -65,7 +65,7 @@ def choice_of(f: Fields, software: Software) -> Choice:
         again_pointwise=pointwise,
         precision=PRECISIONS.index(_precision(f)),
         value_bytes=2,
-        master_bytes=4,
+        master_bytes=software.master_bytes,
         gradient_bytes=software.gradient_bytes,
         tensor_overlap=bool(overlap),
         offload=_share(tree.get("activation_offload")),
@@ -104,6 +104,11 @@ def _batch(f: Fields, *, dp: int, pp: int) -> tuple[float, float]:
     """Give sequences of a micro-batch and micro-batches of a replica."""
     tree = f.tree
     total, micro = tree.get("gbs"), tree.get("mbs")
+    local = f.extra("local_batch_size")
+    if micro is None and local and pp > 1:
+        # A pipeline that is given a local batch cuts it into as many micro-batches as ranks.
+        f.assumed.append(f"mbs = {local / pp:g}: local_batch_size over pp")
+        return local / pp, pp
     if micro is None:
         micro = f.get("mbs", 1)
     if total is None:

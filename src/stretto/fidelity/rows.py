@@ -17,7 +17,7 @@ from stretto.fidelity.hardware import cluster_of
 from stretto.fidelity.measured import Measured, measured
 from stretto.fidelity.shape import shape_of
 from stretto.fidelity.software import Software, software_of
-from stretto.fidelity.unstated import with_layout
+from stretto.fidelity.unstated import with_layout, with_recompute
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +138,7 @@ def row(tree: Mapping[str, Any]) -> Row:
         return Pricing(shape_of(f), choice_of(f, software), machine, constants)
 
     fields = with_layout(fields, priced, per_node=cluster.per_node)
+    fields = with_recompute(fields, priced)
     pricing = priced(fields)
     throughput = measured(fields, pricing)
     tree, name = fields.tree, str(fields.tree.get("id", "?"))

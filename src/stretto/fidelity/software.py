@@ -16,18 +16,25 @@ class Software:
         stack: The generation of software, by its name in stacks.toml.
         kernel: Its attention kernel, by its name there; None for the generation's own.
         gradient_bytes: Of a gradient as it accumulates and is reduced.
+        master_bytes: Of what a master weight has beyond the weight in use.
         sequence: Whether it shards sequences over tensor-parallel ranks unless told otherwise.
         tensor_overlap: Whether it pipelines tensor-parallel moves unless told otherwise.
         recompute: What it recomputes unless told otherwise.
+        regather: Whether it gathers sharded parameters again for the backward pass under pipeline
+            parallelism too.
+        logs_reserved: Whether peaks that it prints are what PyTorch's allocator reserved.
         interleaves: Whether it interleaves pipeline stages unless told otherwise.
     """
 
     stack: str
     kernel: str | None = None
     gradient_bytes: int = 4
+    master_bytes: int = 4
     sequence: bool = False
     tensor_overlap: bool = False
     recompute: str = "none"
+    regather: bool = True
+    logs_reserved: bool = False
     interleaves: bool = False
 
 
@@ -47,13 +54,23 @@ def software_of(tree: Mapping[str, Any]) -> Software:
     if "internevo" in name or "internlm" in name:
         return Software("internevo", kernel, gradient_bytes=2)
     if "nanotron" in name:
-        return Software("nanotron", kernel, sequence=True)
+        return Software("nanotron", kernel, sequence=True, logs_reserved=True)
     if "torchtitan" in name:
         compiled = extra.get("torch_compile", True) is not False
-        return Software("torchtitan" if compiled else "torchtitan-eager", kernel, sequence=True)
+        stack = (
+            ("torchtitan-2024" if year <= 2024 else "torchtitan")
+            if compiled
+            else "torchtitan-eager"
+        )
+        return Software(
+            stack, kernel, sequence=True, recompute="selective (per-op)", regather=False,
+            logs_reserved=True,
+        )  # fmt: skip
     if any(word in name for word in ("pax", "jax", "maxtext", "xla")):
         fused = kernel == "cudnn" or "te" in str(tree.get("precision") or "").lower()
-        return Software("jax-fused" if fused else "jax", None if fused else kernel, gradient_bytes=2)
+        return Software(
+            "jax-fused" if fused else "jax", None if fused else kernel, gradient_bytes=2
+        )
     if "megatron" in name or "nemo" in name:
         version = str(tree.get("software_version") or "")
         return _megatron(name, year, version=version, kernel=kernel)
@@ -78,7 +95,13 @@ def _megatron(name: str, year: int, *, version: str, kernel: str | None) -> Soft
     stack = f"megatron-core-{min(year, 2026)}"
     if year >= 2026 and re.search(r"\b(26\.(0[6-9]|1[0-2])|2[7-9]\.\d\d)", version):
         stack = "megatron-core-2026h2"
-    return Software(stack, kernel, sequence=True, tensor_overlap=True, interleaves=True)
+    # NeMo's recipes reduce gradients in 16 bits, and kept of a master weight what 16 bits lack.
+    recipe = "nemo" in name or "bridge" in name
+    return Software(
+        stack, kernel, gradient_bytes=2 if recipe else 4,
+        master_bytes=2 if recipe and year <= 2024 else 4, sequence=True, tensor_overlap=True,
+        interleaves=True,
+    )  # fmt: skip
 
 
 def _kernel(text: str) -> str | None:
@@ -99,4 +122,3 @@ def _kernel(text: str) -> str | None:
         if words in text:
             return name
     return None
-

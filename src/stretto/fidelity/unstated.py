@@ -1,4 +1,4 @@
-"""The layout of a row that states none: what whoever measured it will have chosen."""
+"""What a row leaves open and whoever measured it must have chosen: its layout, what it recomputes."""
 
 from __future__ import annotations
 
@@ -31,6 +31,20 @@ def with_layout(f: Fields, priced: Callable[[Fields], Pricing], *, per_node: int
     filled = Fields(f.tree | layout)
     named = ", ".join(f"{name} = {extent}" for name, extent in layout.items())
     filled.assumed += [*f.assumed, f"{named}: the fastest that fits"]
+    return filled
+
+
+def with_recompute(f: Fields, priced: Callable[[Fields], Pricing]) -> Fields:
+    """Give a row that recomputes all where it is silent and its plan would not fit otherwise.
+
+    Args:
+        f: The row.
+        priced: Gives what a row prices.
+    """
+    if f.tree.get("recompute") is not None or estimate(priced(Fields(f.tree))).fits:
+        return f
+    filled = Fields(f.tree | {"recompute": "full"})
+    filled.assumed += [*f.assumed, "recompute = full: nothing less fits"]
     return filled
 
 
