@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import collections
 import dataclasses
+import json
 import re
 import sys
 from pathlib import Path
@@ -239,14 +240,19 @@ class Problem_:
         return prior, chain
 
     def _prior(self, name: str, field: str) -> tuple[float, list[int]]:
+        """Give a generation's prior, and the constants that it deviates by.
+
+        One that has a prior of its own does not deviate with its base.
+        """
         root, at_root, each = STACK[field]
-        prior, chain, found = root, [], False
-        while name:
+        chain: list[int] = []
+        while True:
             chain.append(self._param(f"stack/{name}/{field}", each if BASES[name] else at_root))
-            if not found and field in OWN.get(name, {}):
-                prior, found = OWN[name][field], True
+            if field in OWN.get(name, {}):
+                return OWN[name][field], chain
+            if not BASES[name]:
+                return root, chain
             name = BASES[name]
-        return prior, chain
 
     def _rate(self, row: Row, i: int) -> tuple[float, list[int]]:
         name = CLASS[row.tree["hardware"]]
@@ -389,6 +395,18 @@ def report(problem: Problem_, errors: np.ndarray) -> None:
               f"p90 {np.quantile(abs(e), 0.9):.3f}")  # fmt: skip
 
 
+def left_out(problem: Problem_, errors: np.ndarray) -> str:
+    """Give the errors of rows whose source was left out of the fit, as docs/fidelity.md reads them."""
+
+    def summed(e: np.ndarray) -> dict[str, float]:
+        worst = float(np.quantile(abs(e), 0.9))
+        return {"n": len(e), "bias": float(np.median(e)), "mean": float(np.mean(abs(e))), "median": float(np.median(abs(e))), "p90": worst}
+
+    names = np.array([r.source for r in problem.rows])
+    each = {name: summed(errors[names == name]) for name in sorted(set(names.tolist()))}
+    return json.dumps({"constants": len(problem.names), "all": summed(errors), "sources": each}, indent=1) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("rows", type=Path)
@@ -421,6 +439,7 @@ def main() -> None:
                 flush=True,
             )
         report(problem, errors)
+        (ROOT / "fidelity/leave-out.json").write_text(left_out(problem, errors), "utf-8")
     for i, name in enumerate(problem.names):
         if abs(x[i]) > 0.5 * problem.sigma[i]:
             print(f"  {name:44} ×{np.exp(x[i]):.3f}  {x[i] / problem.sigma[i]:+.1f}σ")

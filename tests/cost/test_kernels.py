@@ -34,13 +34,12 @@ def test_a_huge_product_reaches_the_rate_of_its_precision(name: str, precision: 
 
 
 def test_one_tile_more_than_a_full_wave_costs_more_than_its_flops() -> None:
-    """Of 132 units, 131 wait for one: with a deep product that shows and nothing else."""
-    tile, depth = float(H100.tile_m), 2.0**20
-    wave = seconds(tile, float(H100.units * H100.tile_n), depth)
-    assert wave == pytest.approx(2 * tile * float(H100.units * H100.tile_n) * depth /
-                                 float(H100.matrix(n(1))), rel=1e-3)  # fmt: skip
-    more = seconds(tile, float(H100.units * H100.tile_n) + 1, depth)
-    assert 1.1 < more / wave < 2
+    """Of 132 units, 131 wait for one; a deep product between fast memories shows nothing else."""
+    bare = replace(H100, memory_bytes_per_s=n(np.inf))
+    rows, columns, depth = float(H100.tile_m), float(H100.tile_n * H100.units), 2.0**20
+    wave = seconds(rows, columns, depth, on=bare)
+    assert wave == pytest.approx(2 * rows * columns * depth / float(H100.matrix(n(1))), rel=1e-3)
+    assert 1.1 < seconds(rows, columns + 1, depth, on=bare) / wave < 2
 
 
 @given(SIZE, SIZE, SIZE, PRECISION)

@@ -79,7 +79,7 @@ def step_time(p: Pricing) -> StepTime:
 def _pipeline(p: Pricing) -> tuple[Passes, Number]:
     """Give the passes of a micro-batch on the rank with most to do, and for how long it waits."""
     c, shape = p.choice, p.shape
-    pieces = (_mean_layer(p), embedding(p), head(p))
+    pieces = (mean_layer(p), embedding(p), head(p))
     stages, single = c.pp * c.interleave, c.pp == 1
     most = np.where(single, shape.layers, ceil_div(shape.layers, stages) * c.interleave)
     # Layers that do not divide evenly are left out at the ends, which embed and predict; of two
@@ -120,7 +120,7 @@ def _parts(passes: Passes) -> tuple[Work, Work, Work, Work]:
     return passes.forward, passes.again, passes.inputs, passes.weights
 
 
-def _mean_layer(p: Pricing) -> Passes:
+def mean_layer(p: Pricing) -> Passes:
     """Give the mean layer of the model."""
     share = p.shape.expert_layers / p.shape.layers
     zero, one = np.zeros_like(share), np.ones_like(share)
@@ -171,7 +171,10 @@ def _data_s(p: Pricing, rank: Passes) -> Number:
         + _exposed(p, again + reduce, stack.data_overlap * back)
         + (gather + again + reduce) / layers
     )
-    return np.where(c.zero >= 3, c.micro_batches * each, once)
+    # A pipeline that keeps what it gathered gathers and reduces once in a step, not for each
+    # micro-batch.
+    keeps = (c.pp > 1) & (c.regather == 0)
+    return np.where((c.zero >= 3) & ~keeps, c.micro_batches * each, once)
 
 
 def _exposed(p: Pricing, transfer: Number, window: Number) -> Number:

@@ -80,9 +80,13 @@ def _interleave(f: Fields, software: Software, pp: int) -> int:
     stated = f.tree.get("vpp")
     if stated is not None or pp == 1:
         return int(stated or 1)
-    # Who can interleave does, down to about two layers a stage (Narayanan et al., 2021).
-    several = software.interleaves or "interleaved" in f.text("schedule").lower()
-    return int(f.get("vpp", max(1, round(f.tree["layers"] / pp / 2)) if several else 1))
+    if software.interleaves:
+        # Who can interleave does, down to about two layers a stage (Narayanan et al., 2021).
+        usual = max(1, round(f.tree["layers"] / pp / 2))
+    else:
+        # PyTorch's interleaved schedule has two stages a rank unless told otherwise.
+        usual = 2 if "interleaved" in f.text("schedule").lower() else 1
+    return int(f.get("vpp", usual))
 
 
 def _replicas(f: Fields, inner: int) -> int:
@@ -91,9 +95,10 @@ def _replicas(f: Fields, inner: int) -> int:
     if inner > devices:
         rule = f"tp × pp × cp is {inner}, but n_gpus is {devices}"
         raise InputError(Problem("n_gpus", rule, f"state {inner} or more"))
-    left = max(1, devices // inner)
+    left = int(devices // inner)
     if stated is None:
-        return int(f.get("dp", left))
+        f.assumed.append(f"dp = {left}")
+        return left
     if stated * inner != devices and left * inner == devices:
         f.assumed.append(f"dp = {left}, not {stated}: n_gpus is {devices}")
         return left
@@ -125,10 +130,10 @@ def _sharding(f: Fields, *, dp: int, cp: int) -> tuple[int, int]:
     if not text:
         text = f.get("dp_sharding", "zero1")
     match = re.search(r"zero\D{0,9}(\d)", text)
-    if "fsdp" in text or "hsdp" in text or "shard_grad_op" in text or "full_shard" in text:
+    if match:
+        zero = min(int(match[1]), 3)
+    elif "fsdp" in text or "hsdp" in text or "shard_grad_op" in text or "full_shard" in text:
         zero = 3
-    elif match:
-        zero = int(match[1])
     else:
         zero = 1 if "distributed" in text and "optimizer" in text else 0
     group = re.search(r"groups of (\d+)", text)

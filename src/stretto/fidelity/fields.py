@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,7 +25,7 @@ TEXT = (
     "id", "source_key", "group", "config_key", "status", "measurement_kind", "flops_def",
     "attn_flops", "framework", "software_version", "attention_kernel", "model_name", "model_extra",
     "arch_family", "hardware", "intra_node_interconnect", "dp_sharding", "schedule", "recompute",
-    "precision",
+    "precision", "mem_kind",
 )  # fmt: skip
 """Keys whose values are text; a number or a truth is written out."""
 
@@ -77,32 +76,36 @@ class Fields:
     def _cleaned(self, tree: Mapping[str, Any]) -> dict[str, Any]:
         """Give a row whose fields are of their kinds; others are left out, and that is noted."""
         made = dict(tree)
-        for name in (*WHOLE, *NUMBER):
-            value = tree.get(name)
-            if value is None:
-                continue
-            made[name] = number = _number(value, whole=name in WHOLE)
-            if number is None and value != 0:
-                kind = "whole number" if name in WHOLE else "number"
-                self.assumed.append(f"{name} left out: {value!r} is no {kind} above 0")
-        for name in TEXT:
-            value = tree.get(name)
-            if isinstance(value, (list, dict)):
-                self.assumed.append(f"{name} left out: {value!r} is no text")
-                made[name] = None
-            elif value is not None:
-                made[name] = str(value)
+        for names, kind, convert in (
+            (WHOLE, "whole number above 0", _whole),
+            (NUMBER, "number above 0", _number),
+            (TEXT, "text", _text),
+        ):
+            for name in names:
+                value = tree.get(name)
+                made[name] = convert(value)
+                if made[name] is None and value not in (None, 0):
+                    self.assumed.append(f"{name} left out: {value!r} is no {kind}")
         for name in TABLES:
             if not isinstance(made.get(name), Mapping):
                 made[name] = {}
         for name in ("mfu", "hfu"):
-            if made.get(name) and made[name] > 1:
+            if made[name] and made[name] > 1:
                 self.assumed.append(f"{name} = {made[name]:g} %")
                 made[name] /= 100
         return made
 
 
-def _number(value: Any, *, whole: bool) -> Any:
+def _text(value: Any) -> str | None:
+    return None if value is None or isinstance(value, (list, dict)) else str(value)
+
+
+def _whole(value: Any) -> int | None:
+    number = _number(value)
+    return int(number) if number is not None and number == int(number) else None
+
+
+def _number(value: Any) -> float | None:
     """Give a number above 0 as it is; None for what is none."""
     if isinstance(value, str):
         try:
@@ -111,8 +114,4 @@ def _number(value: Any, *, whole: bool) -> Any:
             return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    if not math.isfinite(value) or value <= 0:
-        return None
-    if whole:
-        return int(value) if value == int(value) else None
-    return value
+    return value if 0 < value < 1e15 else None

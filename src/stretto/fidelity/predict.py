@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ class Prediction:
     Attributes:
         row: The measurement.
         throughput: Of a device, in the unit that the row prints.
-        peak_bytes: Memory of the fullest device at its fullest moment.
+        peak_bytes: Memory of the fullest device at its fullest moment, counted as the row does.
         fits: Whether the device has as much.
     """
 
@@ -75,12 +75,29 @@ def predict(rows: Sequence[Row]) -> tuple[Prediction, ...]:
         _layer_tokens_per_s(p),
         priced.tokens_per_s_per_device,
     )
+    memory = priced.memory
+    counts = {
+        "device": memory.total_bytes,
+        "reserved": memory.reserved_bytes,
+        "allocated": memory.allocated_bytes,
+    }
     return tuple(
-        Prediction(row, float(rate) * row.measured.per_token, float(peak), bool(fits))
-        for row, rate, peak, fits in zip(
-            rows, tokens, priced.memory.total_bytes, priced.fits, strict=True
+        Prediction(
+            row,
+            throughput=float(tokens[i]) * row.measured.per_token,
+            peak_bytes=float(counts[_counted(row)][i]),
+            fits=bool(priced.fits[i]),
         )
+        for i, row in enumerate(rows)
     )
+
+
+def _counted(row: Row) -> Literal["device", "reserved", "allocated"]:
+    """Give what a row's peak counts: all of the device's memory unless it is said otherwise."""
+    kind = str(row.tree.get("mem_kind") or "").lower()
+    if "reserved" in kind or row.software.logs_reserved:
+        return "reserved"
+    return "allocated" if "allocated" in kind else "device"
 
 
 def _layer_tokens_per_s(p: Pricing) -> NDArray[np.float64]:

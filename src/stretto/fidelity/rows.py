@@ -141,15 +141,15 @@ def row(tree: Mapping[str, Any]) -> Row:
     fields = with_recompute(fields, priced)
     pricing = priced(fields)
     throughput = measured(fields, pricing)
-    tree, name = fields.tree, str(fields.tree.get("id", "?"))
-    source = str(tree.get("source_key", "?"))
+    tree, name = fields.tree, fields.text("id") or "?"
+    source = fields.text("source_key") or "?"
     peak = tree.get("peak_mem_gb")
     return Row(
         id=name,
         source=source,
-        group=str(tree.get("group", source)),
-        config=str(tree.get("config_key", name)),
-        status="OOM" if str(tree.get("status", "ok")).upper() == "OOM" else "ok",
+        group=fields.text("group") or source,
+        config=fields.text("config_key") or name,
+        status="OOM" if fields.text("status").upper() == "OOM" else "ok",
         measured=throughput,
         peak_bytes=peak * 1e9 if peak else None,
         pricing=pricing,

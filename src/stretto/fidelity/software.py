@@ -33,7 +33,7 @@ class Software:
     sequence: bool = False
     tensor_overlap: bool = False
     recompute: str = "none"
-    regather: bool = True
+    regather: bool = False
     logs_reserved: bool = False
     interleaves: bool = False
 
@@ -45,9 +45,10 @@ def software_of(tree: Mapping[str, Any]) -> Software:
     """
     name, year = str(tree.get("framework") or "").lower(), int(tree.get("year") or 2024)
     extra = tree.get("config_extra") or {}
-    kernel = _kernel(str(tree.get("attention_kernel") or "").lower())
+    words = str(tree.get("attention_kernel") or "").lower()
+    kernel = _kernel(words)
     if "aa-scaling" in name:
-        fused = "rms kernel" in str(tree.get("attention_kernel")).lower()
+        fused = "rms kernel" in words
         return Software("scaling-fused" if fused else "scaling", kernel, gradient_bytes=2)
     if "llm-foundry" in name or "composer" in name:
         return Software("llm-foundry", kernel, gradient_bytes=2)
@@ -63,14 +64,16 @@ def software_of(tree: Mapping[str, Any]) -> Software:
             else "torchtitan-eager"
         )
         return Software(
-            stack, kernel, sequence=True, recompute="selective (per-op)", regather=False,
+            stack, kernel, sequence=True, recompute="selective (per-op)",
             logs_reserved=True,
         )  # fmt: skip
     if any(word in name for word in ("pax", "jax", "maxtext", "xla")):
-        fused = kernel == "cudnn" or "te" in str(tree.get("precision") or "").lower()
-        return Software(
-            "jax-fused" if fused else "jax", None if fused else kernel, gradient_bytes=2
-        )
+        unfused = kernel == "unfused" and "te" not in str(tree.get("precision") or "").lower()
+        stack = "jax" if unfused else "jax-fused"
+        return Software(stack, None if kernel == "unfused" else kernel, gradient_bytes=2)
+    if "megatron" in name and "deepspeed" in name and "flash" in words.replace("no flash", ""):
+        # What Megatron-LM fused by itself is the attention that flash attention replaced.
+        return Software("eager", kernel)
     if "megatron" in name or "nemo" in name:
         version = str(tree.get("software_version") or "")
         return _megatron(name, year, version=version, kernel=kernel)
@@ -79,19 +82,16 @@ def software_of(tree: Mapping[str, Any]) -> Software:
     if year <= 2022:
         return Software("megatron-2021", kernel)
     if year == 2023:
-        return Software("eager", kernel)
-    return Software("modern", kernel, sequence=True)
+        return Software("eager", kernel, interleaves=True)
+    return Software("modern", kernel, sequence=True, interleaves=True)
 
 
 def _megatron(name: str, year: int, *, version: str, kernel: str | None) -> Software:
-    if "deepspeed" in name and kernel in ("flash-1", "flash-2", "cudnn"):
-        # What Megatron-LM fused by itself is the attention that flash attention replaced.
-        return Software("eager", kernel)
     if year <= 2022 or "deepspeed" in name:
         # Megatron-LM recomputed everything until selective recomputation (Korthikanti et al., 2022).
         return Software("megatron-2021", kernel, recompute="full" if year <= 2021 else "none")
     if year <= 2023:
-        return Software("eager", kernel, sequence=True)
+        return Software("eager", kernel, sequence=True, interleaves=True)
     stack = f"megatron-core-{min(year, 2026)}"
     if year >= 2026 and re.search(r"\b(26\.(0[6-9]|1[0-2])|2[7-9]\.\d\d)", version):
         stack = "megatron-core-2026h2"

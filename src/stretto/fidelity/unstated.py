@@ -11,6 +11,10 @@ from stretto.errors import InputError
 from stretto.fidelity.fields import Fields
 
 
+_DEEPEST = 256
+"""The most pipeline ranks that are thought of."""
+
+
 def with_layout(f: Fields, priced: Callable[[Fields], Pricing], *, per_node: int) -> Fields:
     """Give a row with tensor and pipeline parallelism: those stated, else the fastest that fits.
 
@@ -43,8 +47,11 @@ def with_recompute(f: Fields, priced: Callable[[Fields], Pricing]) -> Fields:
     """
     if f.tree.get("recompute") is not None or estimate(priced(Fields(f.tree))).fits:
         return f
-    filled = Fields(f.tree | {"recompute": "full"})
-    filled.assumed += [*f.assumed, "recompute = full: nothing less fits"]
+    for words in ("selective (every other layer)", "full"):
+        filled = Fields(f.tree | {"recompute": words})
+        if estimate(priced(filled)).fits:
+            break
+    filled.assumed += [*f.assumed, f"recompute = {words}: nothing less fits"]
     return filled
 
 
@@ -71,4 +78,4 @@ def _options(
 
 
 def _divisors(n: int) -> tuple[int, ...]:
-    return tuple(i for i in range(1, n + 1) if n % i == 0)
+    return tuple(i for i in range(1, min(n, _DEEPEST) + 1) if n % i == 0)

@@ -1,0 +1,43 @@
+"""Energy and money: between idle and full power, in parts that sum."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import pytest
+from hypothesis import given, settings
+from tests.cost.cases import n, pricings
+
+from stretto.cost import Pricing, StepTime, record
+from stretto.cost.energy import bill
+from stretto.cost.step import step_time
+
+
+@settings(max_examples=40)
+@given(pricings())
+def test_a_step_takes_more_than_idle_and_less_than_full_power(p: Pricing) -> None:
+    time = step_time(p)
+    energy, machine = bill(p, time), p.machine
+    parts = (energy.compute_j, energy.memory_j, energy.idle_j)
+    assert min(parts) >= 0
+    assert energy.energy_j == pytest.approx(float(sum(parts)))
+    device_s = float(p.choice.devices * time.total_s)
+    assert machine.idle_w * device_s < energy.energy_j < machine.compute_w * device_s
+
+
+@settings(max_examples=40)
+@given(pricings())
+def test_money_is_the_price_of_all_devices_for_the_step(p: Pricing) -> None:
+    dear = replace(p, machine=replace(p.machine, price_per_s=n(3)))
+    time = step_time(p)
+    assert bill(dear, time).money == pytest.approx(3 * float(p.choice.devices * time.total_s))
+
+
+@settings(max_examples=40)
+@given(pricings())
+def test_each_second_draws_the_power_of_what_bounds_it(p: Pricing) -> None:
+    """One second of each part of a step: 2 of products, 4 of waiting, 7 of all else."""
+    p = replace(p, machine=replace(p.machine, compute_w=n(100), memory_w=n(10), idle_w=n(1)))
+    energy = bill(p, record(StepTime, **{f.name: 1 for f in fields(StepTime)}))
+    by_hand = [float(p.choice.devices) * w for w in (2 * 100, 7 * 10, 4 * 1)]
+    assert [energy.compute_j, energy.memory_j, energy.idle_j] == pytest.approx(by_hand)
