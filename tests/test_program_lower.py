@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stretto.errors import PlanError
+from stretto.errors import ModelError, PlanError
 from stretto.layout import Kind
 from stretto.model import Model
 from stretto.plan import Batch, Communication, Memory, Numerics, Pipeline, Plan
@@ -320,3 +320,15 @@ def test_a_maximum_over_the_vocabulary_is_reduced_once_for_its_two_readers() -> 
     (stage,) = lower(MODEL, Plan.of(tp=2, sequence=False, batch=ONE)).stages
     maxima = [i for i in stage.instructions if isinstance(i, Move) and i.route[0][2] == "max"]
     assert len(maxima) == 1
+
+
+def test_a_mixture_of_experts_is_summed_over_the_ranks_that_split_their_units() -> None:
+    mixed = replace(MODEL, experts=4, top_k=2, expert_ff=8, shared_ff=8)
+    plan = Plan.of(tp=2, batch=ONE, sequence=False)
+    dense, experts = (messages(lower(m, plan).stages[0]) for m in (MODEL, mixed))
+    assert experts == dense
+
+
+def test_a_model_that_predicts_several_tokens_is_not_lowered() -> None:
+    with pytest.raises(ModelError, match="multi-token prediction, which can be planned"):
+        lower(replace(MODEL, mtp_layers=1), Plan.of(batch=ONE))

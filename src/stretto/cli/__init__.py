@@ -21,9 +21,12 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "train": "train a model, or go on with a run",
         "generate": "let a model write",
         "verify": "prove that a plan computes what one rank does",
+        "plan": "find the best plan for a model on a cluster, and say what it takes",
         "show": "check a plan and draw its schedule and program",
         "export": "write a run's model in Hugging Face format",
         "prepare": "turn text into tokens ahead of training",
+        "probe": "measure this machine or cluster, for plans to be made with",
+        "validate": "predict published measurements, and say how far off it is",
     }
 )
 """Every command and what it does. Each is a module of this package with a function `run`."""
@@ -36,6 +39,7 @@ commands:
 {commands}
 
 examples:
+  stretto plan llama-3-70b --cluster h100x64       what to run there, how fast, at what cost
   stretto train                                    the shipped model on the shipped text, here
   stretto train gpt2 --data my-texts/ dp=2 tp=2    another model, text and mesh
   stretto train --resume runs/2026-05-01-1200-stretto-1m

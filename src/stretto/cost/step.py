@@ -161,20 +161,17 @@ def _data_s(p: Pricing, rank: Passes) -> Number:
     reduce = sum((_reduce_s(p, *group) for group in groups), np.zeros(()))
     gather = sum((_gather_s(p, *group) for group in groups), np.zeros(()))
     ahead, back = rank.forward.seconds, rank.backward_s
-    once = _exposed(p, reduce, stack.data_overlap * back) + np.where(
-        c.zero > 0, _exposed(p, gather, stack.gather_overlap * ahead), 0.0
-    )
     layers = p.shape.layers / c.pp
-    again = np.where(c.regather > 0, gather, 0.0)
-    each = (
-        _exposed(p, gather, stack.gather_overlap * ahead)
-        + _exposed(p, again + reduce, stack.data_overlap * back)
-        + (gather + again + reduce) / layers
-    )
-    # A pipeline that keeps what it gathered gathers and reduces once in a step, not for each
-    # micro-batch.
-    keeps = (c.pp > 1) & (c.regather == 0)
-    return np.where((c.zero >= 3) & ~keeps, c.micro_batches * each, once)
+    # What rests in shards is reduced for each micro-batch, and gathered for it too unless a
+    # pipeline keeps it; what does not is reduced once in a step, whose last backward hides it.
+    gathers = np.where((c.zero >= 3) & ~((c.pp > 1) & (c.regather == 0)), c.micro_batches, 1.0)
+    reduces = np.where(c.zero >= 2, c.micro_batches, 1.0)
+    again = np.where((c.zero >= 3) & (c.regather > 0), gather, 0.0)
+    first = np.where(c.zero >= 3, 1.0 / layers, 0.0)  # of a layer's, before which nothing runs
+    ahead_s = _exposed(p, gather, stack.gather_overlap * ahead) + first * gather
+    back_s = _exposed(p, again + reduce, stack.data_overlap * back) + first * (again + reduce)
+    seconds = np.where(c.zero > 0, gathers * ahead_s, 0.0) + reduces * back_s
+    return np.where(c.dp * c.cp > 1, seconds, 0.0)
 
 
 def _exposed(p: Pricing, transfer: Number, window: Number) -> Number:

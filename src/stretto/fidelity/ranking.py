@@ -36,6 +36,8 @@ class Ranking:
     Attributes:
         groups: Groups with two rows or more that ran.
         right: Of which the plan predicted to be fastest is the measured best, or within 2 % of it.
+        large: Groups with three rows or more that ran.
+        large_right: Of which that holds.
         loss: Mean of how much slower than the measured best the pick is.
         safe: Groups in which that holds of the fastest plan that is predicted to fit, of all
             plans in it, those that ran out of memory too.
@@ -44,6 +46,8 @@ class Ranking:
 
     groups: int
     right: int
+    large: int
+    large_right: int
     loss: float
     safe: int
     spearman: float | None
@@ -56,6 +60,7 @@ def ranking(predictions: Sequence[Prediction]) -> Ranking:
         predictions: Of rows of any kind; they are put into groups here.
     """
     losses: list[float] = []
+    large: list[float] = []
     ranks: list[float] = []
     safe = 0
     for group in alike(predictions):
@@ -65,10 +70,13 @@ def ranking(predictions: Sequence[Prediction]) -> Ranking:
         losses.append(_loss(ran, ran))
         safe += _loss([p for p in group if p.fits], ran) <= CLOSE
         if len(ran) > 2:
+            large.append(losses[-1])
             ranks.append(spearman([p.throughput for p in ran], [_measured(p) for p in ran]))
     return Ranking(
         groups=len(losses),
         right=sum(loss <= CLOSE for loss in losses),
+        large=len(large),
+        large_right=sum(loss <= CLOSE for loss in large),
         loss=fmean(losses) if losses else 0.0,
         safe=safe,
         spearman=fmean(ranks) if ranks else None,

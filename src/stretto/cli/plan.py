@@ -1,0 +1,244 @@
+"""``stretto plan``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from stretto.cli.arguments import Parser
+from stretto.cli.plan_request import LONGEST, PRECISIONS, Request, request
+from stretto.cli.say import table
+from stretto.cost import stacks
+from stretto.errors import InputError, MachineError, PlanError, Problem
+from stretto.plan import Plan
+from stretto.search import (
+    KEYS,
+    OBJECTIVES,
+    TOKENS_PER_PARAMETER,
+    Change,
+    Found,
+    Task,
+    answer,
+    nothing,
+    rescues,
+    search,
+    why_not,
+)
+from stretto.units import show_seconds
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from stretto.emit import Emitted, Trainer
+
+_ABOUT = """\
+Finds how to train a model on a cluster: which parallelism, which schedule, what to shard and what
+to recompute. Says how long a step takes, whether it fits, what the training costs, which plans come
+near and why they lose. Nothing is run, and no device is needed.
+
+MODEL is a preset, a config.json or a directory with one. CLUSTER is an accelerator and a number,
+as h100x64, a system, as frontierx1024, or a TOML file. key=value demands a decision of the plan;
+with --why-not it asks why the best plan has another.
+"""
+
+_EXAMPLES = f"""\
+keys, with =, !=, <=, >=, < or > in --constraint:
+  {", ".join(KEYS[:11])},
+  {", ".join(KEYS[11:20])},
+  {", ".join(KEYS[20:])}
+
+examples:
+  stretto plan llama-3-70b --cluster h100x64
+  stretto plan llama-3-70b --cluster h100 --devices 64 --batch-tokens 4M --seq 8192 --tokens 15T
+  stretto plan my/config.json --cluster frontierx3072 --constraint 'tp<=8' zero=1
+  stretto plan llama-3-8b --cluster h100x8 --constraint 'memory<=70GB' --why-not tp=8 zero=0
+  stretto plan llama-3-8b --cluster h100x16 --emit megatron --save plan.toml
+"""
+
+_TRAINERS = ("megatron", "torchtitan", "deepspeed", "nanotron")
+_WIDEST = 100
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Print the best plan and what is worth telling, or why there is none."""
+    parser = _parser()
+    asked, keys, problems = parser.read(arguments)
+    wanted = request(asked, keys, problems)
+    return _compared(wanted, asked) if asked.why_not else _planned(wanted, asked)
+
+
+def _planned(wanted: Request, asked: argparse.Namespace) -> int:
+    """Print the best plan, and save and emit it if that is asked for."""
+    task, trainer = wanted.task, asked.emit
+    found = answer(
+        task,
+        tokens=wanted.tokens,
+        constraints=(*wanted.constraints, *wanted.keys),
+        objective=asked.objective,
+        top=asked.top,
+        accepts=partial(_can_emit, trainer, task) if trainer else None,
+    )
+    if isinstance(found, Found):
+        _give_up(found, asked)
+    plan = found.best.plan
+    files = dict(_emit(trainer, found.found.task, plan).files) if trainer else {}
+    if asked.save:
+        beside = {asked.save.parent / name: text for name, text in files.items()}
+        _write({asked.save: plan.to_toml(), **beside})
+    if asked.json:
+        from stretto.report.plan_json import tree
+
+        _print_json({**tree(found), "emitted": files})
+        return 0
+    from stretto.report.plan import page
+
+    _print(page(found, notes=wanted.notes))
+    if asked.save:
+        print(f"\nin {asked.save.parent}: {', '.join((asked.save.name, *files))}")
+    else:
+        for name, text in files.items():
+            print(f"\n# {name}\n{text}", end="")
+    return 0
+
+
+def _compared(wanted: Request, asked: argparse.Namespace) -> int:
+    """Print why the best plan is not as stated."""
+    found = search(wanted.task, constraints=wanted.constraints, objective=asked.objective)
+    if found.best is None:
+        _give_up(found, asked)
+    why = why_not(wanted.task, wanted.keys)
+    if asked.json:
+        from stretto.report import plan_json
+
+        _print_json(plan_json.why_not(why, found.best))
+        return 0
+    from stretto.report.plan import comparison, heading
+
+    _print(heading(found, wanted.notes))
+    print()
+    if why.problems:
+        print("no plan can be so" if why.priced is None else "no plan that is so fits")
+        print("\n".join(table(why.problems)))
+    if why.priced is not None:
+        _print(comparison(why.priced, found.best))
+    return 0
+
+
+def _give_up(found: Found, asked: argparse.Namespace) -> NoReturn:
+    """Say why no plan will do, and what would help.
+
+    Raises:
+        InputError: Always.
+    """
+    problems, helped = nothing(found), tuple[Change, ...]()
+    if problems:
+        helped = rescues(found)
+    else:  # there are plans, but none that can be emitted
+        problems = _emit_problems(asked.emit, found)
+    if asked.json:
+        from stretto.report import plan_json
+
+        _print_json(plan_json.nothing(found, problems, helped))
+    would = [
+        f"{c.what} ({show_seconds(c.found.best.step_s)} a step)" for c in helped if c.found.best
+    ]
+    if would:
+        problems = (*problems[:-1], replace(problems[-1], remedy=f"use {', or '.join(would)}"))
+    raise InputError(problems)
+
+
+def _emit(trainer: Trainer, task: Task, plan: Plan) -> Emitted:
+    from stretto.emit import emit
+
+    return emit(trainer, model=task.model, plan=plan, per_node=task.cluster.per_node)
+
+
+def _can_emit(trainer: Trainer, task: Task, plan: Plan) -> bool:
+    try:
+        _emit(trainer, task, plan)
+    except PlanError:
+        return False
+    return True
+
+
+def _emit_problems(trainer: Trainer, found: Found) -> tuple[Problem, ...]:
+    """Give why a trainer can be told neither the best plan nor any like it."""
+    assert found.best is not None, "there are plans"
+    try:
+        _emit(trainer, found.task, found.best.plan)
+    except PlanError as error:
+        return error.problems
+    raise AssertionError("it was refused before")
+
+
+def _write(files: Mapping[Path, str]) -> None:
+    for path, text in files.items():
+        try:
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            rule, remedy = f"cannot be written: {error.strerror}", "name another place"
+            raise MachineError(Problem(str(path), rule, remedy)) from None
+
+
+def _print(content: RenderableType) -> None:
+    from rich.console import Console
+
+    width = min(_WIDEST, shutil.get_terminal_size((_WIDEST, 24)).columns)
+    Console(width=width, highlight=False).print(content)
+
+
+def _print_json(tree: Mapping[str, Any]) -> None:
+    print(json.dumps(tree, indent=2, ensure_ascii=False))
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "plan",
+        usage="MODEL --cluster CLUSTER [key=value …] [options]",
+        about=_ABOUT,
+        examples=_EXAMPLES,
+    )
+    add = parser.add_argument
+    add("model", nargs="*", metavar="MODEL", help="what is trained")
+    add("--cluster", metavar="CLUSTER", help="on what")
+    add("--devices", "--gpus", type=int, metavar="N", help="how many, where CLUSTER does not say")
+    add("--batch-tokens", metavar="T", help="of a step: 4M, 4Mi, 4194304 (default: about 4Mi)")
+    add(
+        "--seq", type=int, metavar="N",
+        help=f"positions of a sequence (default: the model's, at most {LONGEST})",
+    )  # fmt: skip
+    add(
+        "--tokens", metavar="T",
+        help=f"of the whole training: 15T (default: {TOKENS_PER_PARAMETER} for each parameter)",
+    )  # fmt: skip
+    add(
+        "--precision", choices=tuple(PRECISIONS), default="bfloat16", metavar="P",
+        help=f"of matrix products: {', '.join(PRECISIONS)} (default: bfloat16)",
+    )  # fmt: skip
+    add(
+        "--objective", choices=OBJECTIVES, default="time", metavar="O",
+        help=f"what is best: {', '.join(OBJECTIVES)} (default: time)",
+    )  # fmt: skip
+    add(
+        "--constraint", action="append", default=[], metavar="C",
+        help="what the plan must meet: 'tp<=8', 'memory<=70GB'; may be given again",
+    )  # fmt: skip
+    add(
+        "--stack", default=stacks.DEFAULT, metavar="NAME",
+        help=f"software: {', '.join(stacks.names())} (default: {stacks.DEFAULT})",
+    )  # fmt: skip
+    add("--why-not", action="store_true", help="compare the best plan with that of key=value …")
+    add("--top", type=int, default=5, metavar="N", help="other plans of each sort (default: 5)")
+    add(
+        "--emit", choices=_TRAINERS, metavar="TRAINER",
+        help=f"the best plan that it can be told, as its files: {', '.join(_TRAINERS)}",
+    )  # fmt: skip
+    add("--save", type=Path, metavar="FILE", help="write the plan; what is emitted, beside it")
+    add("--json", action="store_true", help="print all of it as JSON")
+    return parser

@@ -1,0 +1,140 @@
+"""What `plan` is asked for, put together and checked."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+
+from stretto.cli.arguments import Pairs
+from stretto.cli.models import model_of
+from stretto.cli.say import attempt
+from stretto.cluster import Cluster, find
+from stretto.cost import stack
+from stretto.errors import InputError, Problem
+from stretto.plan import DType, Matrix
+from stretto.search import TOKENS_PER_PARAMETER, Constraint, Task
+from stretto.search.batch import Sequences, count, sequences, usual
+from stretto.search.constraint import contradictions
+
+PRECISIONS: Mapping[str, tuple[DType, Matrix]] = MappingProxyType(
+    {
+        "bfloat16": ("bfloat16", "same"),
+        "float8": ("bfloat16", "float8"),
+        "float4": ("bfloat16", "float4"),
+        "float32": ("float32", "same"),
+    }
+)
+"""What matrix products may multiply in."""
+
+LONGEST = 8192
+"""The most positions of a sequence where nobody says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A plan that is asked for.
+
+    Attributes:
+        task: What to search for.
+        tokens: That a whole training sees.
+        constraints: What is demanded of the plan.
+        keys: What ``key=value`` state of it.
+        notes: What was assumed.
+    """
+
+    task: Task
+    tokens: int
+    constraints: tuple[Constraint, ...]
+    keys: tuple[Constraint, ...]
+    notes: tuple[str, ...]
+
+
+def request(options: argparse.Namespace, keys: Pairs, problems: list[Problem]) -> Request:
+    """Give what is asked for.
+
+    Args:
+        options: The options of the command.
+        keys: ``key=value``.
+        problems: What is wrong already.
+
+    Raises:
+        InputError: All that is wrong, with `problems`.
+    """
+    problems += _word_problems(options, keys)
+    demands = _constraints(options.constraint, problems)
+    own = _constraints([f"{name}={_text(value)}" for name, value in keys], problems)
+    problems += contradictions(own if options.why_not else (*demands, *own))
+    notes: list[str] = []
+    task = _task(options, notes, problems)
+    tokens = attempt(lambda: _tokens(options.tokens, task, notes), problems)
+    if problems or task is None or tokens is None:
+        raise InputError(dict.fromkeys(problems))
+    return Request(task, tokens, demands, own, tuple(notes))
+
+
+def _word_problems(options: argparse.Namespace, keys: Pairs) -> Iterator[Problem]:
+    if not options.model:
+        yield Problem("MODEL", "is missing", "name a preset or a config.json")
+    for extra in options.model[1:]:
+        yield Problem(extra, "a second model", "name one")
+    if options.cluster is None:
+        yield Problem("--cluster", "is missing", "write --cluster h100x64")
+    if options.top < 0:
+        yield Problem("--top", f"is {options.top}, below 0", "use 0 or more")
+    if options.why_not and not keys:
+        yield Problem("--why-not", "asks about no plan", "state one: tp=2 pp=4")
+    file: Path | None = options.save
+    if file is not None and file.exists():
+        yield Problem(str(file), "exists already", "name a new file")
+    elif file is not None and not file.parent.is_dir():
+        yield Problem(str(file), f"there is no directory {file.parent}", "make it first")
+
+
+def _task(options: argparse.Namespace, notes: list[str], problems: list[Problem]) -> Task | None:
+    """Give what to search for; add to `notes` what was assumed."""
+    named, where = options.model[:1], options.cluster
+    model = attempt(lambda: model_of(named[0]), problems) if named else None
+    cluster = attempt(lambda: find(where, devices=options.devices), problems) if where else None
+    software = attempt(lambda: stack(options.stack), problems)
+    if model is None or cluster is None or software is None:
+        return None
+    seq = options.seq
+    if seq is None:
+        seq = min(model.positions, LONGEST)
+        notes.append(f"{seq:,} positions a sequence (--seq)")
+    dtype, matrix = PRECISIONS[options.precision]
+
+    def made() -> Task:
+        batch = _batch(options.batch_tokens, seq, cluster)
+        notes.extend([batch.note] if batch.note else [])
+        return Task(model, cluster, batch.count, seq, dtype, matrix, software)
+
+    return attempt(made, problems)
+
+
+def _batch(text: str | None, seq: int, cluster: Cluster) -> Sequences:
+    if seq < 1:
+        raise InputError(Problem("--seq", f"is {seq}, below 1", "use 1 or more"))
+    if text is None:
+        return usual(seq=seq, devices=cluster.devices)
+    return sequences(text, seq=seq, field="--batch-tokens")
+
+
+def _tokens(text: str | None, task: Task | None, notes: list[str]) -> int | None:
+    if text is not None:
+        return count(text, field="--tokens")
+    notes.append(f"{TOKENS_PER_PARAMETER} tokens a parameter (--tokens)")
+    return TOKENS_PER_PARAMETER * task.model.active_parameter_count if task else None
+
+
+def _constraints(texts: Iterable[str], problems: list[Problem]) -> tuple[Constraint, ...]:
+    found = [attempt(partial(Constraint.read, text), problems) for text in texts]
+    return tuple(c for c in found if c is not None)
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,140 @@
+"""What would be if: more or faster hardware, another batch, and what would make a plan fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from stretto.cluster import LEVELS, Cluster, Level
+from stretto.search.found import Found
+from stretto.search.options import Options
+from stretto.search.search import search
+from stretto.search.task import RECOMPUTES, Task
+
+_MOST = 10  # doublings of what there is
+_LEAST_POSITIONS = 256
+_LOOKED_AT = 8
+_FULL = RECOMPUTES.index("full")
+_SPARING = Options(
+    zero=(3, 0), regather=(1,), recompute=(_FULL,), recompute_layers=(0,),
+    micro_batch=(1,), tensor_overlap=(0,), order=(0,),
+)  # fmt: skip
+"""What takes little memory: to tell quickly whether anything fits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A task that differs in one thing, and what a search for it found.
+
+    Attributes:
+        what: What differs.
+        found: What was found.
+    """
+
+    what: str
+    found: Found
+
+    def speedup(self, before: Found) -> float:
+        """Give the tokens of a second over those of `before`; 0 where no plan can be."""
+        after = self.found
+        assert before.best is not None, "a change is of something"
+        rate = before.task.tokens / before.best.step_s
+        return after.task.tokens / after.best.step_s / rate if after.best else 0.0
+
+
+def sensitivity(found: Found) -> tuple[Change, ...]:
+    """Give what twice the network, memory, devices or batch would bring.
+
+    Each is searched with what the best plans of all kinds chose, so that it brings this much at
+    least.
+    """
+    task, cluster = found.task, found.task.cluster
+    changes: list[tuple[str, Task]] = []
+    if cluster.nodes > 1:
+        changes.append(("2 × bandwidth between nodes", task.on(_linked(cluster, within=False))))
+    if cluster.per_node > 1:
+        changes.append(("2 × bandwidth within nodes", task.on(_linked(cluster, within=True))))
+    changes += [
+        ("2 × device memory", task.on(_larger(cluster))),
+        ("2 × devices", task.on(cluster.at(2 * cluster.devices))),
+        ("2 × batch", replace(task, sequences=2 * task.sequences)),
+    ]
+    options = narrowed(found)
+    return tuple(Change(what, _again(found, other, options)) for what, other in changes)
+
+
+def fleets(found: Found) -> tuple[Change, ...]:
+    """Give what all devices do, half of them, a quarter and so on, while a plan can be."""
+    kept = [Change(f"{found.task.devices} devices", found)]
+    options = narrowed(found)
+    options = replace(options, recompute=tuple({*options.recompute, _FULL}))
+    while kept[-1].found.best is not None and kept[-1].found.task.devices % 2 == 0:
+        devices = kept[-1].found.task.devices // 2
+        task = found.task.on(found.task.cluster.at(devices))
+        kept.append(Change(f"{devices} devices", _again(found, task, options)))
+    return tuple(change for change in kept if change.found.best is not None)
+
+
+def rescues(found: Found) -> tuple[Change, ...]:
+    """Give what would make a plan fit where none does: the least of each kind that would."""
+    task, cluster = found.task, found.task.cluster
+    devices = [cluster.devices * 2**i for i in range(1, _MOST)]
+    more = ((f"{n:,} devices", task.on(cluster.at(n))) for n in devices)
+    parts = [2**i for i in range(1, _MOST)]
+    shorter = (
+        (f"sequences of {task.seq // n:,} positions", _shorter(task, n))
+        for n in parts
+        if task.seq % n == 0 and task.seq // n >= _LEAST_POSITIONS
+    )
+    return (*_first(found, more), *_first(found, shorter))
+
+
+def narrowed(found: Found) -> Options:
+    """Give the options that the best plans of several families and meshes chose."""
+    places = [*found.family_firsts[:_LOOKED_AT], *found.mesh_firsts[:_LOOKED_AT]]
+    rows, options = found.candidates.rows(places), found.options
+    kept = {
+        name: tuple(v for v in getattr(options, name) if v in getattr(rows, name))
+        for name in ("order", "zero", "regather", "schedule", "recompute", "tensor_overlap")
+    }
+    return replace(options, **kept)
+
+
+def _again(found: Found, task: Task, options: Options) -> Found:
+    return search(task, options=options, constraints=found.constraints, objective=found.objective)
+
+
+def _first(found: Found, tasks: Iterable[tuple[str, Task]]) -> Iterator[Change]:
+    """Give the first task for which a plan fits."""
+    for what, task in tasks:
+        if len(_again(found, task, _SPARING).candidates):
+            yield Change(what, _again(found, task, found.options))
+            return
+
+
+def _shorter(task: Task, times: int) -> Task:
+    return replace(task, seq=task.seq // times, sequences=task.sequences * times)
+
+
+def _linked(cluster: Cluster, *, within: bool) -> Cluster:
+    """Give a cluster with twice the bandwidth within its nodes, or between them."""
+
+    def faster(levels: Iterable[Level]) -> tuple[Level, ...]:
+        return tuple(
+            replace(level, bytes_per_s=2 * level.bytes_per_s)
+            if (LEVELS.index(level.name) <= LEVELS.index("node")) == within
+            else level
+            for level in levels
+        )
+
+    parts = tuple(replace(part, levels=faster(part.levels)) for part in cluster.parts)
+    return replace(cluster, parts=parts, levels=faster(cluster.levels))
+
+
+def _larger(cluster: Cluster) -> Cluster:
+    """Give a cluster with twice the memory on every device."""
+    parts = tuple(
+        replace(part, device=replace(part.device, memory_bytes=2 * part.device.memory_bytes))
+        for part in cluster.parts
+    )
+    return replace(cluster, parts=parts)

@@ -1,0 +1,116 @@
+"""What ranks run on: devices and links, and what faults make of them."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stretto.cluster import Cluster
+from stretto.cost.instruction import Message, Prices, level_of
+from stretto.cost.machine import Link, Machine
+from stretto.cost.stack import Stack
+from stretto.program.instruction import Compute, Program, StageProgram, Update
+from stretto.simulate.fault import Fault, Halt, SlowLink, SlowRank
+
+
+@dataclass(frozen=True)
+class Site:
+    """A program's ranks on a cluster's devices: rank i on device i.
+
+    Attributes:
+        program: The program.
+        cluster: Where it runs.
+        stack: With which software.
+        faults: What is wrong.
+    """
+
+    program: Program
+    cluster: Cluster
+    stack: Stack
+    faults: tuple[Fault, ...] = ()
+
+    @property
+    def halts(self) -> dict[int, Halt]:
+        """Give the ranks that stop; of several stops of one, the first."""
+        found = sorted((f for f in self.faults if isinstance(f, Halt)), key=lambda f: -f.at)
+        return {f.rank: f for f in found}
+
+    @cached_property
+    def marks(self) -> list[Hashable]:
+        """What tells each rank from others by itself."""
+        halts = self.halts
+        return [
+            (part, slow, tuple(thin), halts.get(rank))
+            for rank, (part, slow, thin) in enumerate(
+                zip(self._part.tolist(), self._slow.tolist(), self._thin.tolist(), strict=True)
+            )
+        ]
+
+    def work_s(self, work: Compute | Update, stage: StageProgram, *, rank: int) -> float:
+        """Give the seconds of a compute or an update on a rank's device."""
+        return self._prices[self._part[rank]].seconds(work, stage) * float(self._slow[rank])
+
+    def host_s(self, work: Compute | Update, *, rank: int) -> float:
+        """Give the seconds of the host of a rank to start it."""
+        return self._prices[self._part[rank]].host_s(work) if isinstance(work, Compute) else 0.0
+
+    def message_s(self, message: Message, ranks: Sequence[int]) -> float:
+        """Give the seconds of a message among `ranks` alone: as long as on the thinnest links."""
+        prices, thin = self._prices[0], self._thin[list(ranks)].max(axis=0)
+        if thin.max() > 1.0:
+            links = tuple(
+                replace(link, bytes_per_s=link.bytes_per_s / factor)
+                for link, factor in zip(prices.machine.links, thin, strict=True)
+            )
+            prices = replace(prices, machine=replace(prices.machine, links=links))
+        return prices.message_s(message, ranks)
+
+    def level(self, ranks: Sequence[int]) -> int:
+        """Give the index of the level of links that joins `ranks`."""
+        return level_of(ranks, self._prices[0].machine)
+
+    @property
+    def levels(self) -> int:
+        """The number of levels."""
+        return len(self._links)
+
+    @cached_property
+    def _links(self) -> tuple[Link, ...]:
+        return Machine.of(self.cluster).links
+
+    @cached_property
+    def _prices(self) -> list[Prices]:
+        """Prices on each kind of device, on the links of the whole cluster."""
+        kinds = [Machine.of(self.cluster.part(i)) for i in range(len(self.cluster.parts))]
+        return [Prices(self.program, replace(m, links=self._links), self.stack) for m in kinds]
+
+    @cached_property
+    def _part(self) -> NDArray[np.int64]:
+        counts = [part.devices for part in self.cluster.parts]
+        return np.repeat(np.arange(len(counts)), counts)[: self.program.placement.mesh.size]
+
+    @cached_property
+    def _slow(self) -> NDArray[np.float64]:
+        """How many times longer each rank computes."""
+        factors = np.ones(self.program.placement.mesh.size)
+        for fault in self.faults:
+            if isinstance(fault, SlowRank):
+                factors[fault.rank] *= fault.factor
+        return factors
+
+    @cached_property
+    def _thin(self) -> NDArray[np.float64]:
+        """How many times less each rank's links carry, by level."""
+        factors = np.ones((self.program.placement.mesh.size, self.levels))
+        names = [level.name for level in self.cluster.levels]
+        for fault in self.faults:
+            if isinstance(fault, SlowLink):
+                # The outermost level stands for all that a tree lacks further out.
+                at = names.index(fault.level)
+                stop = self.levels if at == len(names) - 1 else at + 1
+                factors[list(fault.ranks), at:stop] *= fault.factor
+        return factors
