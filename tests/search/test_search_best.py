@@ -12,17 +12,17 @@ from cases import TASKS, task
 from stretto.cost import cost
 from stretto.errors import InputError
 from stretto.search import (
+    Answer,
     Constraint,
     Found,
     Options,
+    Training,
     answer,
-    Answer,
     fleets,
     offloaded,
     rescues,
     search,
     sensitivity,
-    Training,
 )
 
 
@@ -72,7 +72,9 @@ def test_the_best_of_few_options_is_the_best_of_all_their_plans_priced_one_by_on
     assert found.best is not None
     assert found.best.step_s == pytest.approx(min(steps), rel=1e-12)
     # gpt2 has 12 heads: tp 1, 2 and 4; 1,024 positions leave cp none
-    assert {(int(r.pp), int(r.dp), int(r.tp)) for r in map(lambda i: found.at(i).row, range(len(found.candidates)))} == {
+    rows = found.candidates.rows(range(len(found.candidates)))
+    meshes = np.stack([rows.pp, rows.dp, rows.tp], axis=1).astype(int).tolist()
+    assert {(pp, dp, tp) for pp, dp, tp in meshes} == {
         (1, 1, 4), (1, 2, 2), (1, 4, 1), (2, 1, 2), (2, 2, 1), (4, 1, 1),
     }  # fmt: skip
 
@@ -126,7 +128,9 @@ def test_a_constraint_leaves_the_best_of_those_that_meet_it(found: Found) -> Non
     tight = search(found.task, constraints=demands("tp>=4"))
     rows = found.candidates.rows(range(len(found.candidates)))
     assert tight.best is not None
-    assert tight.best.step_s == pytest.approx(found.candidates.time_s[rows.tp >= 4].min(), rel=1e-12)
+    assert tight.best.step_s == pytest.approx(
+        found.candidates.time_s[rows.tp >= 4].min(), rel=1e-12
+    )
 
 
 def test_constraints_that_contradict_each_other_are_refused() -> None:
@@ -224,7 +228,10 @@ def test_each_mesh_and_each_family_is_told_once_best_first(found: Found) -> None
 def test_a_slower_machine_is_never_faster() -> None:
     one = task()
     level = one.cluster.levels[-1]
-    slow = replace(one.cluster, levels=(*one.cluster.levels[:-1], replace(level, bytes_per_s=level.bytes_per_s / 4)))
+    slow = replace(
+        one.cluster,
+        levels=(*one.cluster.levels[:-1], replace(level, bytes_per_s=level.bytes_per_s / 4)),
+    )
     fast_best, slow_best = search(one).best, search(one.on(slow)).best
     assert fast_best is not None and slow_best is not None
     assert slow_best.step_s >= fast_best.step_s

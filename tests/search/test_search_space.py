@@ -29,7 +29,8 @@ def found(request: pytest.FixtureRequest) -> Found:
 def some(found: Found, count: int) -> list[Row]:
     """Draw candidates at random, and the best few of every family."""
     places = random.Random(0).choices(range(len(found.candidates)), k=count)
-    return [found.at(int(p)).row for p in (*places, *found.family_firsts)]
+    rows = found.candidates.rows([*places, *found.family_firsts])
+    return [rows.at(i) for i in range(len(rows.pp))]
 
 
 def alike(row: Row, task: Task) -> None:
@@ -64,7 +65,7 @@ def test_every_plan_is_tried_once() -> None:
     rows = found.candidates.rows(range(len(found.candidates)))
     columns = np.stack([getattr(rows, f.name) for f in fields(Row)])
     assert np.unique(columns, axis=1).shape[1] == len(found.candidates)
-    plans = [found.at(i).plan for i in random.Random(1).sample(range(len(found.candidates)), 300)]
+    plans = [plan_of(rows.at(i), small) for i in random.Random(1).sample(range(len(rows.pp)), 300)]
     assert len(set(plans)) == len(plans)
 
 
@@ -78,9 +79,7 @@ def test_every_mesh_of_the_devices_is_tried() -> None:
             strict=True,
         )
     }
-    expected = {
-        mesh for mesh in itertools.product(divisors(24), repeat=4) if np.prod(mesh) == 24
-    }
+    expected = {mesh for mesh in itertools.product(divisors(24), repeat=4) if np.prod(mesh) == 24}
     assert tried == expected
 
 

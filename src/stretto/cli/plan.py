@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -47,11 +48,11 @@ as h100x64, a system, as frontierx1024, or a TOML file. key=value demands a deci
 with --why-not it asks why the best plan has another.
 """
 
+_KEYS = textwrap.fill(", ".join(KEYS), 98, initial_indent="  ", subsequent_indent="  ")
+
 _EXAMPLES = f"""\
 keys, with =, !=, <=, >=, < or > in --constraint:
-  {", ".join(KEYS[:11])},
-  {", ".join(KEYS[11:20])},
-  {", ".join(KEYS[20:])}
+{_KEYS}
 
 examples:
   stretto plan llama-3-70b --cluster h100x64
@@ -190,7 +191,10 @@ def _print(content: RenderableType) -> None:
     from rich.console import Console
 
     width = min(_WIDEST, shutil.get_terminal_size((_WIDEST, 24)).columns)
-    Console(width=width, highlight=False).print(content)
+    console = Console(width=width, highlight=False)
+    with console.capture() as captured:
+        console.print(content)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def _print_json(tree: Mapping[str, Any]) -> None:
@@ -234,7 +238,7 @@ def _parser() -> Parser:
         help=f"software: {', '.join(stacks.names())} (default: {stacks.DEFAULT})",
     )  # fmt: skip
     add("--why-not", action="store_true", help="compare the best plan with that of key=value …")
-    add("--top", type=int, default=5, metavar="N", help="other plans of each sort (default: 5)")
+    add("--top", type=int, default=3, metavar="N", help="other plans of each sort (default: 3)")
     add(
         "--emit", choices=_TRAINERS, metavar="TRAINER",
         help=f"the best plan that it can be told, as its files: {', '.join(_TRAINERS)}",

@@ -70,6 +70,9 @@ def request(options: argparse.Namespace, keys: Pairs, problems: list[Problem]) -
     problems += contradictions(own if options.why_not else (*demands, *own))
     notes: list[str] = []
     task = _task(options, notes, problems)
+    if task is not None and options.objective == "cost" and not task.machine.price_per_s:
+        rule = f"a device of {task.cluster.name} has no price"
+        problems.append(Problem("--objective", rule, "state price_usd_per_hour in its file"))
     tokens = attempt(lambda: _tokens(options.tokens, task, notes), problems)
     if problems or task is None or tokens is None:
         raise InputError(dict.fromkeys(problems))

@@ -256,8 +256,9 @@ class Prices:
                 return Burden(tuple(self._products(segment.parameters, tokens)))
             case "sums":
                 return Burden(logits=self._local("batch", "time", "vocab"))
-            case "loss":
-                return Burden()
+            case "loss":  # three numbers for each position
+                master = DTYPE_BYTES[self.program.plan.numerics.master]
+                return Burden(moved_bytes=3 * master * tokens)
             case "latent" | "route" | "experts" | "join":
                 raise ModelError(model.unsupported)
 

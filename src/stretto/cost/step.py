@@ -170,8 +170,7 @@ def _data_s(p: Pricing, rank: Passes) -> Number:
     first = np.where(c.zero >= 3, 1.0 / layers, 0.0)  # of a layer's, before which nothing runs
     ahead_s = _exposed(p, gather, stack.gather_overlap * ahead) + first * gather
     back_s = _exposed(p, again + reduce, stack.data_overlap * back) + first * (again + reduce)
-    seconds = np.where(c.zero > 0, gathers * ahead_s, 0.0) + reduces * back_s
-    return np.where(c.dp * c.cp > 1, seconds, 0.0)
+    return np.where(c.zero > 0, gathers * ahead_s, 0.0) + reduces * back_s
 
 
 def _exposed(p: Pricing, transfer: Number, window: Number) -> Number:

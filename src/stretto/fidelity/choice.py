@@ -132,7 +132,7 @@ def _sharding(f: Fields, *, dp: int, cp: int) -> tuple[int, int]:
     match = re.search(r"zero\D{0,9}(\d)", text)
     if match:
         zero = min(int(match[1]), 3)
-    elif "fsdp" in text or "hsdp" in text or "shard_grad_op" in text or "full_shard" in text:
+    elif re.search("fsdp|hsdp|shard_grad_op|full_shard", text):
         zero = 3
     else:
         zero = 1 if "distributed" in text and "optimizer" in text else 0

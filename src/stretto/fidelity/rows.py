@@ -154,6 +154,6 @@ def row(tree: Mapping[str, Any]) -> Row:
         peak_bytes=peak * 1e9 if peak else None,
         pricing=pricing,
         software=software,
-        assumed=(*notes, *fields.assumed),
+        assumed=tuple(dict.fromkeys((*notes, *fields.assumed))),
         tree=tree,
     )

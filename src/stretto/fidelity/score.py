@@ -21,12 +21,14 @@ class Errors:
     Attributes:
         n: How many.
         bias: Median of the errors.
-        median: Median of their absolute values.
+        mean: Mean of their absolute values.
+        median: Median of them.
         p90: Their 90th percentile.
     """
 
     n: int
     bias: float | None
+    mean: float | None
     median: float | None
     p90: float | None
 
@@ -134,18 +136,13 @@ def tree(predictions: Sequence[Prediction], rejected: Sequence[Problem] = ()) ->
 
 def _errors(errors: Sequence[Any], weights: Sequence[float] | None = None) -> Errors:
     if not errors:
-        return Errors(0, None, None, None)
+        return Errors(0, None, None, None, None)
     e = np.asarray(errors, float)
-    if weights is None:
-        return Errors(
-            len(e),
-            float(np.median(e)),
-            float(np.median(abs(e))),
-            float(np.quantile(abs(e), 0.9)),
-        )
+    mass = np.ones(len(e)) if weights is None else np.asarray(weights, float)
     return Errors(
         len(e),
-        quantile(e, 0.5, weights),
-        quantile(abs(e), 0.5, weights),
-        quantile(abs(e), 0.9, weights),
+        bias=quantile(e, 0.5, mass),
+        mean=float(np.average(abs(e), weights=mass)),
+        median=quantile(abs(e), 0.5, mass),
+        p90=quantile(abs(e), 0.9, mass),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -38,70 +38,88 @@ class Software:
     interleaves: bool = False
 
 
+_NAMED = (
+    ("llm-foundry", Software("llm-foundry", gradient_bytes=2)),
+    ("composer", Software("llm-foundry", gradient_bytes=2)),
+    ("internevo", Software("internevo", gradient_bytes=2)),
+    ("internlm", Software("internevo", gradient_bytes=2)),
+    ("nanotron", Software("nanotron", sequence=True, logs_reserved=True)),
+)
+"""Frameworks that are one generation each."""
+
+
 def software_of(tree: Mapping[str, Any]) -> Software:
     """Give the software of a row: by framework and year, never by its source.
 
     A framework that is not known counts as the generation of its year.
     """
-    name, year = str(tree.get("framework") or "").lower(), int(tree.get("year") or 2024)
-    extra = tree.get("config_extra") or {}
+    name = str(tree.get("framework") or "").lower()
     words = str(tree.get("attention_kernel") or "").lower()
-    kernel = _kernel(words)
+    found = _generation(name, words, tree)
+    if found.stack.startswith("jax"):
+        return found
+    return replace(found, kernel=_kernel(words))
+
+
+def _generation(name: str, words: str, tree: Mapping[str, Any]) -> Software:
+    year = int(tree.get("year") or 2024)
+    named = next((software for word, software in _NAMED if word in name), None)
+    if named is not None:
+        return named
     if "aa-scaling" in name:
         fused = "rms kernel" in words
-        return Software("scaling-fused" if fused else "scaling", kernel, gradient_bytes=2)
-    if "llm-foundry" in name or "composer" in name:
-        return Software("llm-foundry", kernel, gradient_bytes=2)
-    if "internevo" in name or "internlm" in name:
-        return Software("internevo", kernel, gradient_bytes=2)
-    if "nanotron" in name:
-        return Software("nanotron", kernel, sequence=True, logs_reserved=True)
+        return Software("scaling-fused" if fused else "scaling", gradient_bytes=2)
     if "torchtitan" in name:
-        compiled = extra.get("torch_compile", True) is not False
-        stack = (
-            ("torchtitan-2024" if year <= 2024 else "torchtitan")
-            if compiled
-            else "torchtitan-eager"
-        )
-        return Software(
-            stack, kernel, sequence=True, recompute="selective (per-op)",
-            logs_reserved=True,
-        )  # fmt: skip
+        return _torchtitan(year, (tree.get("config_extra") or {}).get("torch_compile"))
     if any(word in name for word in ("pax", "jax", "maxtext", "xla")):
-        unfused = kernel == "unfused" and "te" not in str(tree.get("precision") or "").lower()
-        stack = "jax" if unfused else "jax-fused"
-        return Software(stack, None if kernel == "unfused" else kernel, gradient_bytes=2)
-    if "megatron" in name and "deepspeed" in name and "flash" in words.replace("no flash", ""):
-        # What Megatron-LM fused by itself is the attention that flash attention replaced.
-        return Software("eager", kernel)
+        scores = _kernel(words) == "unfused" and "te" not in str(tree.get("precision")).lower()
+        return Software("jax" if scores else "jax-fused", gradient_bytes=2)
     if "megatron" in name or "nemo" in name:
-        version = str(tree.get("software_version") or "")
-        return _megatron(name, year, version=version, kernel=kernel)
-    if "deepspeed" in name and year <= 2022:
-        return Software("deepspeed-2021", kernel, gradient_bytes=2)
+        return _megatron(name, words, year=year, version=str(tree.get("software_version") or ""))
+    return _of_year(name, year)
+
+
+def _of_year(name: str, year: int) -> Software:
     if year <= 2022:
-        return Software("megatron-2021", kernel)
+        early = "deepspeed" in name
+        return Software("deepspeed-2021", gradient_bytes=2) if early else Software("megatron-2021")
     if year == 2023:
-        return Software("eager", kernel, interleaves=True)
-    return Software("modern", kernel, sequence=True, interleaves=True)
+        return Software("eager", interleaves=True)
+    return Software("modern", sequence=True, interleaves=True)
 
 
-def _megatron(name: str, year: int, *, version: str, kernel: str | None) -> Software:
+def _torchtitan(year: int, compiled: bool | None) -> Software:
+    stack = "torchtitan-2024" if year <= 2024 else "torchtitan"
+    return Software(
+        "torchtitan-eager" if compiled is False else stack,
+        sequence=True,
+        recompute="selective (per-op)",
+        logs_reserved=True,
+    )
+
+
+def _megatron(name: str, words: str, *, year: int, version: str) -> Software:
+    if "deepspeed" in name and "flash" in words.replace("no flash", ""):
+        # What Megatron-LM fused by itself is the attention that flash attention replaced.
+        return Software("eager")
     if year <= 2022 or "deepspeed" in name:
-        # Megatron-LM recomputed everything until selective recomputation (Korthikanti et al., 2022).
-        return Software("megatron-2021", kernel, recompute="full" if year <= 2021 else "none")
+        # It recomputed all until selective recomputation came (Korthikanti et al., 2022).
+        return Software("megatron-2021", recompute="full" if year <= 2021 else "none")
     if year <= 2023:
-        return Software("eager", kernel, sequence=True, interleaves=True)
+        return Software("eager", sequence=True, interleaves=True)
     stack = f"megatron-core-{min(year, 2026)}"
     if year >= 2026 and re.search(r"\b(26\.(0[6-9]|1[0-2])|2[7-9]\.\d\d)", version):
         stack = "megatron-core-2026h2"
     # NeMo's recipes reduce gradients in 16 bits, and kept of a master weight what 16 bits lack.
     recipe = "nemo" in name or "bridge" in name
     return Software(
-        stack, kernel, gradient_bytes=2 if recipe else 4,
-        master_bytes=2 if recipe and year <= 2024 else 4, sequence=True, tensor_overlap=True,
+        stack,
+        gradient_bytes=2 if recipe else 4,
+        master_bytes=2 if recipe and year <= 2024 else 4,
+        sequence=True,
+        tensor_overlap=True,
         interleaves=True,
-    )  # fmt: skip
+    )
 
 
 def _kernel(text: str) -> str | None:

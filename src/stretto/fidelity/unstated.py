@@ -1,4 +1,4 @@
-"""What a row leaves open and whoever measured it must have chosen: its layout, what it recomputes."""
+"""What a row leaves open and whoever measured it chose: its layout, and what is recomputed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 from stretto.cost import Pricing, estimate, gathered
 from stretto.errors import InputError
 from stretto.fidelity.fields import Fields
-
 
 _DEEPEST = 256
 """The most pipeline ranks that are thought of."""

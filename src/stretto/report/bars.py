@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-_BAR = 16
+_BAR = 10
 
 
 def bars(
     title: str, rows: Iterable[tuple[str, float]], *, whole: float, show: Callable[[float], str]
-) -> Group:
+) -> Table:
     """Give a table of names, values, and bars as long as their share of `whole`.
 
     Args:
@@ -28,7 +27,10 @@ def bars(
     table.add_column(no_wrap=True)
     for name, value in rows:
         table.add_row(name, show(value), Text(stroke(value / whole), style="cyan"))
-    return Group(Text(title, style="bold"), table)
+    whole_table = Table.grid()
+    whole_table.add_row(Text(title, style="bold"))
+    whole_table.add_row(table)
+    return whole_table
 
 
 def stroke(share: float, width: int = _BAR) -> str:

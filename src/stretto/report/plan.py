@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
+from rich.columns import Columns
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -30,6 +31,7 @@ from stretto.search import (
 from stretto.units import show_bytes, show_count
 
 _SLIGHT = 0.004  # of a step or of a memory: too little for a line
+_FULL, _ROOMY = 0.97, 0.92  # of a device's memory
 _FRUGAL = 0.99  # of the energy of the best: what is worth telling
 _MORE = 3  # parts that tell why a plan loses
 
@@ -141,6 +143,10 @@ def _caveats(answer: Answer) -> Iterator[Text]:
     """Give what to know of how the plan was chosen."""
     if max(answer.found.options.offload) > 0:
         yield Text("nothing fits without the host's memory", style="yellow")
+    limit = float(answer.found.task.machine.memory_bytes)
+    if answer.best.memory_bytes > _FULL * limit:
+        room = f"--constraint 'memory<={limit * _ROOMY / 1e9:.0f}GB'"
+        yield Text(f"nearly full, and memory is an estimate too: {room} leaves room", "yellow")
     if answer.refused is not None:
         ratio = change(answer.refused.step_s / answer.best.step_s)
         yield Text(
@@ -172,19 +178,16 @@ def _numbers(answer: Answer) -> Table:
     return table
 
 
-def anatomy(priced: Priced) -> Table:
-    """Give where the time and the memory of a step go, side by side."""
+def anatomy(priced: Priced) -> Columns:
+    """Give where the time and the memory of a step go, side by side where there is room."""
     limit = float(priced.task.machine.memory_bytes)
     times = [(p.name, p.seconds) for p in parts(priced)]
     free = limit - priced.memory_bytes
     filled = [*_large(uses(priced), limit), ("free", free)] if free > 0 else uses(priced)
     moment = _MOMENTS[int(priced.estimate.memory.moment)]
-    both = Table.grid(padding=(0, 3))
-    both.add_row(
-        bars("where the step goes", _large(times, priced.step_s), whole=priced.step_s, show=step),
-        bars(f"what fills the fullest rank {moment}", filled, whole=limit, show=show_bytes),
-    )
-    return both
+    left = bars("where the step goes", _large(times, priced.step_s), whole=priced.step_s, show=step)
+    right = bars(f"what fills the fullest rank {moment}", filled, whole=limit, show=show_bytes)
+    return Columns((left, right), padding=(0, 3))
 
 
 _MOMENTS = ("in a block", "at the loss", "in the update")
@@ -209,7 +212,7 @@ def _running(answer: Answer) -> Iterator[Text]:
             f"{step(running.step_s)} a step, {longer}; {show_bytes(running.memory_bytes)}", "dim"
         )
     else:
-        yield Text("no plan that fits")
+        yield Text(f"nothing: {model.unsupported[0].rule}" if model.unsupported else "nothing")
     names = ", ".join(_short(p) for p in lacking)
     yield Text(f"planned and priced, but not run yet: {names}", style="dim")
 

@@ -86,7 +86,7 @@ def answer(
     tokens: float,
     constraints: Sequence[Constraint] = (),
     objective: Objective = "time",
-    top: int = 5,
+    top: int = 3,
     accepts: Callable[[Plan], bool] | None = None,
 ) -> Answer | Found:
     """Give the best plan and all that is worth telling; what was found where no plan will do.

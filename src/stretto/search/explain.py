@@ -14,6 +14,7 @@ from stretto.search.constraint import Constraint
 from stretto.search.found import Found
 from stretto.search.search import offloaded, search
 from stretto.search.task import Task
+from stretto.search.words import line
 from stretto.units import show_bytes, show_seconds
 
 PARTS: Mapping[str, str] = MappingProxyType(
@@ -139,8 +140,8 @@ def nothing(found: Found) -> tuple[Problem, ...]:
 def _too_large(least: Priced) -> Problem:
     limit, need = float(least.task.machine.memory_bytes), least.memory_bytes
     rule = (
-        f"the plan that needs least takes {show_bytes(need)} on its fullest rank, but a device has "
-        f"{show_bytes(limit)}: {show_bytes(need - limit)} too little"
+        f"the plan that needs least, {line(least.row)}, takes {show_bytes(need)} on its fullest "
+        f"rank, but a device has {show_bytes(limit)}: {show_bytes(need - limit)} too little"
     )
     return Problem("memory", rule, "use more devices, or devices with more memory")
 
@@ -198,5 +199,7 @@ def _broken(found: Found) -> Iterator[Problem]:
 
 def _remedy(found: Found) -> str:
     devices, batch = found.task.devices, found.task.sequences
+    if batch % devices == 0:
+        return "choose otherwise"
     near = sorted({max(1, batch // devices) * devices, (batch // devices + 1) * devices})
     return f"choose otherwise; {' or '.join(map(str, near))} sequences divide by all devices"

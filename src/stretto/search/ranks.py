@@ -1,16 +1,18 @@
 """What pipeline ranks take that differ: in layers, in what runs again, in shards, in devices.
 
-The estimate of a whole plan prices the rank that takes longest. Here each rank is priced with the
-same terms, as if the whole pipeline were like it; ranks that are alike take what that estimate says.
+The estimate of a plan prices the rank that takes longest. Here each rank is priced by the same
+terms, as if the whole pipeline were like it, so that ranks which are alike take what the estimate
+says.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from stretto.cost import SCHEDULES, Machine, MemoryUse, Number, Pricing, taken
+from stretto.cost import SCHEDULES, Choice, MemoryUse, Number, Pricing, taken
 from stretto.cost.bubble import Load
 from stretto.cost.kernels import memory_s
 from stretto.cost.layer import Passes, Work, embedding, head, layer
@@ -30,7 +32,10 @@ from stretto.cost.memory import (
 from stretto.cost.step import _data_s, _optimizer_elements
 from stretto.model import Model
 
-AGAIN = ((0.0, 0.0, 0.0), (1.0, 0.0, 0.5), (1.0, 1.0, 1.0))
+_SUMMED = (*RESTING, "kept_bytes", "update_bytes")
+"""Parts of a memory's use that layers of two ZeRO stages add to; of the others the larger counts."""
+
+_LEAST = 1e-9  # layers, where there are none: to divide by
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +71,14 @@ class Kinds:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What of a model some pipeline ranks have: arrays that broadcast together.
+    """What some pipeline ranks have: arrays that broadcast, the last axis along the pipeline.
 
     Attributes:
-        index: Which rank of the pipeline, from 0.
-        layers: Layers by what of them runs again and by their kind, along two axes more.
-        other: Of them, how many rest by another ZeRO stage than the plan's.
-        embeds: 1 where it has the embedding.
-        predicts: 1 where it has the output layer; with ``vocabulary`` each has its share.
+        index: Which rank, from 0.
+        layers: Layers by what of them runs again and by kind, along two axes more.
+        other: Of them, those that rest by the other ZeRO stage.
+        embeds: 1 where the embedding is.
+        predicts: 1 where the output layer is; with ``vocabulary`` its share on each rank.
     """
 
     index: Number
@@ -82,30 +87,194 @@ class Share:
     embeds: Number
     predicts: Number
 
-    @property
-    def count(self) -> Number:
-        """All layers."""
-        return self.layers.sum((-2, -1))
-
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
-    """A layer by what of it runs again and by its kind, along the last two axes, and the ends.
+    """A layer by what of it runs again and by kind, along the last two axes; and the ends.
 
     Attributes:
-        layers: Passes of a micro-batch through a layer; a machine to a place of the axes before.
-        kept_bytes: Kept of it for the backward pass.
+        pricing: What is priced: one plan; a machine for each pipeline rank, or one for all.
+        other_zero: The ZeRO stage by which layers may rest instead of the plan's.
+        layer: Seconds of a micro-batch in a layer.
+        embedding: In the embedding.
+        head: In all output layers.
+        kept_bytes: Kept of a layer for its backward pass.
         work_bytes: Held besides while it runs.
-        plain: Elements of its parameters in use, by kind, but for experts.
+        plain: Elements of a layer's parameters in use, but for experts.
         routed: Those of experts.
-        embedding: The passes of the embedding.
-        head: Those of the output layers.
+        experts: 1 where a kind of layer has experts.
     """
 
-    layers: Passes
+    pricing: Pricing
+    other_zero: int
+    layer: Load
+    embedding: Load
+    head: Load
     kept_bytes: Number
     work_bytes: Number
     plain: Number
     routed: Number
-    embedding: Passes
-    head: Passes
+    experts: Number
+
+    @staticmethod
+    def of(
+        p: Pricing, kinds: Kinds, *, recomputes: Sequence[Choice], zero: int | None = None
+    ) -> Pieces:
+        """Give the pieces of a plan.
+
+        Args:
+            p: What is priced.
+            kinds: Of the model's layers.
+            recomputes: The plan with each of `RECOMPUTES`.
+            zero: The ZeRO stage besides the plan's; None for `other_zero`.
+        """
+        names = ("again_core", "again_matrix", "again_pointwise")
+        again = {n: np.stack([getattr(c, n) for c in recomputes])[:, None] for n in names}
+        layers = p.shape.layers
+        kind = Pricing(
+            replace(
+                p.shape, expert_layers=layers * kinds.experts, full_layers=layers * kinds.full
+            ),
+            replace(p.choice, **again),
+            taken(p.machine, (..., None, None)),
+            p.stack,
+        )
+        kept, work = _activations(kind)
+        plain, routed = _layer_elements(kind)
+        return Pieces(
+            p,
+            other_zero(int(p.choice.zero)) if zero is None else zero,
+            _load(layer(kind, experts=kinds.experts)),
+            _load(embedding(p)),
+            _times(_load(head(p)), p.shape.heads_out),
+            kept,
+            work,
+            plain,
+            routed,
+            kinds.experts,
+        )
+
+
+def other_zero(zero: int) -> int:
+    """Give the ZeRO stage that is worth a try besides one: whether parameters rest in shards."""
+    return 3 if zero < 3 else 2
+
+
+@dataclass(frozen=True, slots=True)
+class RankCost:
+    """What pipeline ranks take.
+
+    Attributes:
+        load: Seconds of a micro-batch.
+        tail_s: Of what comes once in a step: reducing gradients, gathering parameters, updating.
+        memory: Bytes at the fullest moment of each.
+    """
+
+    load: Load
+    tail_s: Number
+    memory: MemoryUse
+
+
+def rank_cost(share: Share, pieces: Pieces) -> RankCost:
+    """Give what ranks take that have a share of the model."""
+    load = _plus(
+        Load(*(_whole(share.layers * values) for values in _values(pieces.layer))),
+        _plus(_times(pieces.embedding, share.embeds), _times(pieces.head, share.predicts)),
+    )
+    return RankCost(load, _tail_s(share, pieces, load), _memory(share, pieces))
+
+
+def _values(load: Load) -> tuple[Number, Number, Number]:
+    return load.forward_s, load.inputs_s, load.weights_s
+
+
+def _load(passes: Passes) -> Load:
+    again = passes.again.seconds
+    return Load(passes.forward.seconds, again + passes.inputs.seconds, passes.weights.seconds)
+
+
+def _times(load: Load, factor: Number) -> Load:
+    return Load(*(value * factor for value in _values(load)))
+
+
+def _plus(one: Load, other: Load) -> Load:
+    return Load(*(a + b for a, b in zip(_values(one), _values(other), strict=True)))
+
+
+def _whole(by_kind: Number) -> Number:
+    return by_kind.sum((-2, -1))
+
+
+def _classes(share: Share, pieces: Pieces) -> list[tuple[Pricing, Number]]:
+    """Give what is priced by the plan's ZeRO stage, ends included, and by the other if any is."""
+    p, c, zero = pieces.pricing, pieces.pricing.choice, np.zeros(())
+    part = share.other / np.maximum(_whole(share.layers), _LEAST)
+    if not np.any(part):
+        return [(p, np.ones(()))]
+    shard = np.where(c.zero > 0, c.shard, c.dp * c.cp)
+    other = replace(c, zero=np.asarray(float(pieces.other_zero)), shard=shard)
+    without_ends = replace(p.shape, vocab=zero, positions=zero)
+    return [(p, 1.0 - part), (replace(p, choice=other, shape=without_ends), part)]
+
+
+def _tail_s(share: Share, pieces: Pieces, load: Load) -> Number:
+    """Give the seconds of what comes once in a step, and of all that ZeRO-3 gathers in it."""
+    seconds, zero = np.zeros(()), np.zeros(())
+    layers, experts = _whole(share.layers), _whole(share.layers * pieces.experts)
+    for p, part in _classes(share, pieces):
+        shape, c = p.shape, p.choice
+        ends = share.embeds + share.predicts - shape.tied * share.embeds * share.predicts
+        mine = replace(
+            shape,
+            layers=np.maximum(part * layers, _LEAST) * c.pp,
+            expert_layers=part * experts * c.pp,
+            # A pipeline of one rank has both ends anyway, every other one.
+            vocab=shape.vocab * ends / np.where(c.pp == 1, 2.0 - shape.tied, 1.0),
+        )
+        q = replace(p, shape=mine)
+        ahead = Work(load.forward_s * part, zero, zero, zero, zero, zero, zero)
+        back = Work((load.inputs_s + load.weights_s) * part, zero, zero, zero, zero, zero, zero)
+        seconds = seconds + _data_s(q, Passes(ahead, ahead.times(zero), back, back.times(zero)))
+        seconds = seconds + memory_s(p.stack.optimizer_bytes * _optimizer_elements(q), p.machine)
+    return seconds
+
+
+def _memory(share: Share, pieces: Pieces) -> MemoryUse:
+    """Give the bytes of ranks at their fullest moment."""
+    n, layers = share.layers, _whole(share.layers)
+    work = np.where(n > 0, pieces.work_bytes, 0.0).max((-2, -1))
+    kept = _whole(n * pieces.kept_bytes) / np.maximum(layers, _LEAST)
+    blocks, losses, updates = [], [], []
+    for p, part in _classes(share, pieces):
+        c = p.choice
+        early, late = _end_elements(p)
+        shared = c.schedule == SCHEDULES.index("vocabulary")
+        ends = np.where(shared, early, np.maximum(early * share.embeds, late * share.predicts))
+        plain = part * _whole(n * pieces.plain) + ends / c.tp
+        rank = Rank(share.index, layers * part, plain, part * _whole(n * pieces.routed))
+        blocks.append(_block(p, rank, kept=kept, work=work))
+        losses.append(_loss(p, rank, kept=kept))
+        updates.append(_update(p, rank))
+    block, loss, update = (_joined(uses) for uses in (blocks, losses, updates))
+    without = _fuller(block, update)
+    return _where(share.predicts > 0, _fuller(without, loss), without)
+
+
+def _joined(uses: list[MemoryUse]) -> MemoryUse:
+    """Give the use of a rank whose layers rest by two ZeRO stages."""
+    if len(uses) == 1:
+        return uses[0]
+    one, other = uses
+    parts = {
+        name: (np.add if name in _SUMMED else np.maximum)(getattr(one, name), getattr(other, name))
+        for name in PARTS
+    }
+    passing = [n for n in PARTS if n not in (*RESTING, "fragment_bytes", "reserve_bytes")]
+    lost = FRAGMENTS * sum((parts[n] for n in passing), np.zeros(()))
+    return MemoryUse(**{**parts, "fragment_bytes": lost}, moment=one.moment)
+
+
+def _where(held: Number, use: MemoryUse, otherwise: MemoryUse) -> MemoryUse:
+    """Give `use` where something holds."""
+    pairs = ((f.name, getattr(use, f.name), getattr(otherwise, f.name)) for f in fields(MemoryUse))
+    return MemoryUse(**{name: np.where(held, a, b) for name, a, b in pairs})

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TypeVar
 
@@ -26,6 +26,9 @@ from stretto.search.task import RECOMPUTES, Task
 
 LAYOUT_FIELDS = ("pp", "dp", "cp", "tp", "ep", "etp", "order", "micro_batch", "micro_batches")
 """The fields of a `Row` that vary along the first axis alone."""
+
+Columns = Mapping[str, Number]
+"""Fields of a `Row`, by name."""
 
 T = TypeVar("T", bound=np.generic)
 
@@ -68,7 +71,7 @@ def along(rows: Row, indices: Sequence[Index]) -> Row:
 
 def _taken(values: NDArray[T], indices: Sequence[Index]) -> NDArray[T]:
     for axis, index in enumerate(indices):
-        if values.shape[axis] > 1:
+        if values.shape[axis] > 1 or not len(index):  # one place may stand for many, not for none
             values = values.take(index, axis=axis)
     return values
 
@@ -86,49 +89,13 @@ def grids(task: Task, options: Options) -> Iterator[Grid]:
 
 def _grid(task: Task, options: Options, pp: int) -> Grid:
     layouts = _layouts(task, options, pp)
-    tp, dp, cp, order = (layouts[name] for name in ("tp", "dp", "cp", "order"))
-    stores = list(itertools.product(options.zero, options.shard, options.regather))
-    zero, scope, regather = _along(1, stores)
     schedule, interleave = _schedules(task, options, pp)
-    recompute, part = _recomputes(options)
-    sequence, overlap, two_level, codec, offload, optimizer_offload = _moves(options)
-
-    data, per_node = dp * cp, task.cluster.per_node
-    in_node = np.where((order == 0) & (per_node % tp == 0), per_node // tp, 1.0)
-    shard = np.where(scope == ALL, data, np.where(scope == NODE, in_node, scope))
-    hybrid = (scope == ALL) | ((shard > 1) & (shard < data))
-    plain = (zero > 0) | ((scope == options.shard[0]) & (regather == options.regather[0]))
     per_stage = task.model.layers / (pp * interleave)
-    layers = np.where(part < 1, np.floor(part * per_stage + 0.5), part)
-    before = np.where(part < 1, np.floor((part - PARTS[0]) * per_stage + 0.5), 0.0)
-    spans = (in_node > 1) & (in_node < data)
-    alone = (sequence == options.sequence[0]) & (overlap == options.tensor_overlap[0])
-    rows = Row(
-        **layouts,
-        zero=zero,
-        shard=np.where(zero > 0, shard, 1.0),
-        regather=np.where(zero < 3, 1.0, regather),
-        schedule=schedule,
-        interleave=interleave,
-        recompute=recompute,
-        recompute_layers=layers,
-        sequence=np.where(sequence == WHERE_POSSIBLE, task.seq % (cp * tp) == 0, sequence)
-        * (tp > 1),
-        tensor_overlap=overlap * (tp > 1),
-        two_level=two_level,
-        codec=codec,
-        offload=offload,
-        optimizer_offload=optimizer_offload,
-    )
-    return Grid(
-        rows,
-        (
-            plain & ((zero == 0) | ((data > 1) & hybrid))
-            & ((zero >= 3) | (regather == options.regather[0])),
-            (part == 0) | ((layers >= 1) & (layers < per_stage) & (layers != before)),
-            ((tp > 1) | alone) & ((two_level == 0) | spans),
-        ),
-    )  # fmt: skip
+    stores, first = _stores(task, options, layouts)
+    again, second = _recomputes(options, per_stage)
+    moves, third = _moves(task, options, layouts)
+    columns = {**layouts, **stores, "schedule": schedule, "interleave": interleave}
+    return Grid(Row(**columns, **again, **moves), (first, second, third))
 
 
 def _along(axis: int, rows: Sequence[Sequence[float]]) -> tuple[Number, ...]:
@@ -139,7 +106,7 @@ def _along(axis: int, rows: Sequence[Sequence[float]]) -> tuple[Number, ...]:
     return tuple(column.reshape(shape) for column in table.T)
 
 
-def _layouts(task: Task, options: Options, pp: int) -> dict[str, Number]:
+def _layouts(task: Task, options: Options, pp: int) -> Columns:
     """Give all meshes of the devices with `pp`, in all orders, with all micro-batches."""
     stage, experts = task.devices // pp, task.model.experts
     pairs = [(tp, cp) for tp in divisors(stage) for cp in divisors(stage // tp)]
@@ -174,21 +141,61 @@ def _schedules(task: Task, options: Options, pp: int) -> tuple[Number, ...]:
     return _along(2, found or [(_PLAIN, 1)])
 
 
-def _recomputes(options: Options) -> tuple[Number, ...]:
-    """Give what is recomputed, and of how many layers of a stage: a share below 1, or a number."""
+def _stores(task: Task, options: Options, layouts: Columns) -> tuple[Columns, Mask]:
+    """Give what rests in shards, and over how many ranks."""
+    found = list(itertools.product(options.zero, options.shard, options.regather))
+    zero, scope, regather = _along(1, found)
+    data = layouts["dp"] * layouts["cp"]
+    node = _in_node(task, layouts)
+    shard = np.where(scope == ALL, data, np.where(scope == NODE, node, scope))
+    # Without ZeRO there is no shard to choose, and below its third stage nothing to gather.
+    sharded = (zero > 0) & (data > 1) & ((scope == ALL) | ((shard > 1) & (shard < data)))
+    own = sharded | ((zero == 0) & (scope == options.shard[0]))
+    own &= (zero >= 3) | (regather == options.regather[0])
+    columns = {
+        "zero": zero,
+        "shard": np.where(zero > 0, shard, 1.0),
+        "regather": np.where(zero < 3, 1.0, regather),
+    }
+    return columns, own
+
+
+def _in_node(task: Task, layouts: Columns) -> Number:
+    """Give the data-parallel ranks within a node; 1 where that is not even."""
+    tp, per_node = layouts["tp"], task.cluster.per_node
+    even = (layouts["order"] == 0) & (per_node % tp == 0)
+    return np.where(even, per_node // tp, 1.0)
+
+
+def _recomputes(options: Options, per_stage: Number) -> tuple[Columns, Mask]:
+    """Give what is recomputed, and of how many layers of a stage."""
     parts = options.recompute_layers or (0, *PARTS)
     found = [(r, part) for r in options.recompute for part in (parts if r == _FULL else (0,))]
-    return _along(3, found)
+    recompute, part = _along(3, found)
+    # A part below 1 is a share of the stage; of those that are as many layers the first counts.
+    shares = [np.floor(p * per_stage + 0.5) for p in (0.0, *PARTS)]
+    layers, own = part + np.zeros_like(per_stage), part == 0
+    for share, count, before in zip(PARTS, shares[1:], shares, strict=False):
+        layers = np.where(part == share, count, layers)
+        own = own | ((part == share) & (count > before))
+    columns = {"recompute": recompute, "recompute_layers": layers}
+    return columns, (own | (part >= 1)) & (layers < per_stage)
 
 
-def _moves(options: Options) -> tuple[Number, ...]:
+def _moves(task: Task, options: Options, layouts: Columns) -> tuple[Columns, Mask]:
     """Give how activations and gradients move."""
-    found = [
-        row
-        for row in itertools.product(
-            options.sequence, options.tensor_overlap, options.two_level, options.codec,
-            options.offload, options.optimizer_offload,
-        )
-        if row[0] or not row[1]  # what overlaps is split between blocks
-    ]  # fmt: skip
-    return _along(4, found)
+    names = ("sequence", "tensor_overlap", "two_level", "codec", "offload", "optimizer_offload")
+    found = list(itertools.product(*(getattr(options, name) for name in names)))
+    columns = dict(zip(names, _along(4, found), strict=True))
+    sequence, overlap = columns["sequence"], columns["tensor_overlap"]
+    tp, data = layouts["tp"], layouts["dp"] * layouts["cp"]
+    even = task.seq % (layouts["cp"] * tp) == 0
+    split = (tp > 1) & np.where(sequence == WHERE_POSSIBLE, even, sequence > 0)
+    alone = (sequence == options.sequence[0]) & (overlap == options.tensor_overlap[0])
+    node = _in_node(task, layouts)
+    spans = (node > 1) & (node < data)
+    # What overlaps is split between blocks, and one rank has nothing to split.
+    own = ((tp > 1) | alone) & (split | (overlap == 0) | (tp == 1))
+    own &= (columns["two_level"] == 0) | spans
+    chosen = {"sequence": np.asarray(split, dtype=np.float64), "tensor_overlap": overlap * (tp > 1)}
+    return {**columns, **chosen}, own

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from stretto.cluster import Cluster
 from stretto.cost import Choice, Machine, Shape, Stack, stack
@@ -70,20 +70,10 @@ class Task:
         """The numbers of the cluster."""
         return Machine.of(self.cluster)
 
-    @cached_property
+    @property
     def choices(self) -> tuple[Choice, ...]:
         """The numbers of a plan on one rank with each of `RECOMPUTES`: what no layout changes."""
-        return tuple(
-            Choice.of(
-                Plan(
-                    batch=Batch(self.sequences, 1, self.seq),
-                    memory=Memory(recompute=name),
-                    numerics=self.numerics,
-                ),
-                self.model,
-            )
-            for name in RECOMPUTES
-        )
+        return _choices(self.model, self.numerics, self.seq)
 
     @property
     def numerics(self) -> Numerics:
@@ -93,6 +83,16 @@ class Task:
     def on(self, cluster: Cluster) -> Task:
         """Give the same on another cluster."""
         return replace(self, cluster=cluster)
+
+
+@lru_cache(maxsize=8)  # a task and its changes differ in none of these but seldom
+def _choices(model: Model, numerics: Numerics, seq: int) -> tuple[Choice, ...]:
+    return tuple(
+        Choice.of(
+            Plan(batch=Batch(1, 1, seq), memory=Memory(recompute=name), numerics=numerics), model
+        )
+        for name in RECOMPUTES
+    )
 
 
 def _problems(task: Task) -> Iterator[Problem]:

@@ -184,7 +184,7 @@ class _Priced:
         self.device[place] = number
         self.work_s[place] = taken[work[mine]]
         self.floor_s[place] = np.cumsum(host[work[mine]])
-        for i, partners in enumerate(player.partners):
+        for i in range(len(player.partners)):
             mine = lane == i
             for j in np.unique(work[mine]):
                 self._messages(number, player, i, works[j], player.place[mine & (work == j)])

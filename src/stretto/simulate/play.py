@@ -1,12 +1,12 @@
 """The clock: tasks begin when what they wait for is done, and slow each other down.
 
-Devices and messages progress at rates that change whenever something begins or ends beside them:
+Devices and messages progress at paces that change whenever something begins or ends beside them:
 
-* Messages that take the same port of a rank, a level of links in one direction, share it evenly; one
-  that several ranks take part in is as slow as on the slowest.
-* Beside a compute, a message moves at its share `hides` of that, and takes the share `contention` of
-  its time from the compute. So a message of T seconds beside enough compute adds contention·T to the
-  step, and at most `hides` of a compute's time hides messages: the terms of the closed form.
+* Messages that take the same port of a rank, a level of links in one direction, share it evenly;
+  one in which several ranks take part is as slow as on the slowest.
+* Beside a compute, a message moves at its share `hides` of that, and takes the share `contention`
+  of its time from the compute. So a message of T seconds beside enough compute adds contention·T to
+  the step, and no more than `hides` of a compute's time hides messages: the closed form's terms.
 """
 
 from __future__ import annotations
@@ -27,108 +27,167 @@ def play(graph: Graph, *, contention: float) -> tuple[Floats, Floats]:
         graph: The tasks.
         contention: Share of a hidden message's time that it takes from the compute beside it.
     """
-    count, players = len(graph.device), len(graph.players)
-    device, ends = graph.device.tolist(), graph.ends
-    floor, hides = graph.floor_s.tolist(), graph.hides.tolist()
-    after, need = _edges(graph)
-    dying = _halted(graph, need)
-    begun, done = [math.inf] * count, [math.inf] * count
-    due = [math.inf] * count  # when a task is done at its present rate
-    left, since, rate = graph.work_s.tolist(), [0.0] * count, [0.0] * count
-    running = [-1] * players
-    flights: list[list[int]] = [[] for _ in range(players)]
-    load = [[0] * graph.ports for _ in range(players)]
-    speed = [1.0] * players  # of a compute, beside what is in flight
-    heap: list[tuple[float, int]] = []
-    ready = [task for task, n in enumerate(need) if n == 0]
-    touched: list[int] = []
-    t = 0.0
-    while True:
-        for task in ready:
-            begun[task] = since[task] = t
-            player = device[task]
-            if player >= 0:
-                running[player] = task
-                touched.append(player)
+    clock = _Clock(graph, contention)
+    clock.run()
+    return np.array(clock.begun), np.array(clock.done)
+
+
+class _Clock:
+    """What is under way.
+
+    Attributes:
+        need: How many tasks each task still waits for.
+        due: When a task will be done at its present pace; infinite before it begins.
+        left: Seconds alone that it had still to do when its pace last changed.
+        since: When that was.
+        pace: Its pace; -1 before it begins.
+        running: What runs on the device of each player; -1 for nothing.
+        flights: The messages under way of each player.
+        load: How many of them take each of its ports.
+        speed: The pace of a compute beside them.
+        events: Heap of when tasks are due; of those of a task only the last counts.
+    """
+
+    __slots__ = (
+        "after", "begun", "contention", "device", "done", "due", "ends", "events", "flights",
+        "graph", "hides", "left", "load", "need", "pace", "running", "since", "speed",
+    )  # fmt: skip
+
+    def __init__(self, graph: Graph, contention: float) -> None:
+        count, players = len(graph.device), len(graph.players)
+        self.graph, self.contention = graph, contention
+        self.device, self.hides = graph.device.tolist(), graph.hides.tolist()
+        self.ends = graph.ends
+        self.after, self.need = _edges(graph)
+        self.begun, self.done = [math.inf] * count, [math.inf] * count
+        self.due, self.since, self.pace = [math.inf] * count, [0.0] * count, [-1.0] * count
+        self.left = graph.work_s.tolist()
+        self.running, self.speed = [-1] * players, [1.0] * players
+        self.flights: list[list[int]] = [[] for _ in range(players)]
+        self.load = [[0] * graph.ports for _ in range(players)]
+        self.events: list[tuple[float, int]] = []
+
+    def run(self) -> None:
+        """Play until nothing moves any more."""
+        due, floor, done, events = self.due, self.graph.floor_s.tolist(), self.done, self.events
+        device, running, after, need = self.device, self.running, self.after, self.need
+        dying = _halted(self.graph, need)
+        self.begin([task for task, n in enumerate(need) if n == 0], 0.0, [])
+        while events:
+            t, task = heappop(events)
+            if due[task] != t:
+                continue
+            if floor[task] > t:  # the device is done, but the host is not
+                self.left[task], due[task] = 0.0, floor[task]
+                heappush(events, (due[task], task))
+                continue
+            due[task], done[task] = -1.0, t
+            if device[task] >= 0:
+                running[device[task]] = -1
+                touched = [device[task]]
             else:
-                for player, out, into in ends[task]:
-                    flights[player].append(task)
-                    load[player][out] += 1
-                    if into != out:
-                        load[player][into] += 1
+                touched = self.land(task)
+            if dying and task in dying:
+                touched += self.lose(dying[task])
+            ready = []
+            for other in after[task]:
+                need[other] -= 1
+                if not need[other]:
+                    ready.append(other)
+            self.begin(ready, t, touched)
+
+    def begin(self, tasks: list[int], t: float, touched: list[int]) -> None:
+        """Begin tasks; who is beside them, or was beside what has ended, goes on at a new pace.
+
+        Args:
+            tasks: What begins.
+            t: Now.
+            touched: The players in what has ended.
+        """
+        for task in tasks:
+            self.begun[task] = self.since[task] = t
+            player = self.device[task]
+            if player >= 0:
+                self.running[player] = task
+                if player not in touched:
+                    touched.append(player)
+                continue
+            for player, out, into in self.ends[task]:
+                self.flights[player].append(task)
+                load = self.load[player]
+                load[out] += 1
+                if into != out:
+                    load[into] += 1
+                if player not in touched:
                     touched.append(player)
         for player in touched:
-            flying, task = flights[player], running[player]
-            pace = 1.0
-            if flying:
-                ports, beside = load[player], 0.0
-                for m in flying:
-                    for p, out, into in ends[m]:
-                        if p == player:
-                            beside += hides[m] / max(ports[out], ports[into])
-                pace = speed[player] = 1.0 / (1.0 + contention * beside)
-            if task >= 0 and rate[task] != pace:
-                left[task] -= (t - since[task]) * rate[task]
-                since[task], rate[task] = t, pace
-                due[task] = t + left[task] / pace
-                heappush(heap, (due[task], task))
-            for m in flying:
-                pace = math.inf
-                for p, out, into in ends[m]:
-                    own = 1.0 / max(load[p][out], load[p][into])
-                    if running[p] >= 0:
-                        own *= hides[m] * speed[p]
-                    if own < pace:
-                        pace = own
-                if rate[m] != pace:
-                    left[m] -= (t - since[m]) * rate[m]
-                    since[m], rate[m] = t, pace
-                    due[m] = t + left[m] / pace
-                    heappush(heap, (due[m], m))
-        while heap:
-            t, task = heappop(heap)
-            if due[task] == t:
-                if floor[task] <= t:
-                    break
-                left[task], since[task] = (floor[task] - t) * rate[task], t
-                due[task] = floor[task]
-                heappush(heap, (due[task], task))
-        else:
-            break
-        due[task], done[task] = -1.0, t
-        player = device[task]
-        if player >= 0:
-            running[player] = -1
-            touched = [player]
-        else:
-            touched = []
-            for player, out, into in ends[task]:
-                flights[player].remove(task)
-                load[player][out] -= 1
-                if into != out:
-                    load[player][into] -= 1
-                touched.append(player)
-        if task in dying:
-            player = dying[task]
-            for m in flights[player]:
-                due[m] = math.inf
-                for other, out, into in ends[m]:
-                    if other != player:
-                        flights[other].remove(m)
-                        load[other][out] -= 1
-                        if into != out:
-                            load[other][into] -= 1
-                    touched.append(other)
-            flights[player].clear()
-            load[player] = [0] * graph.ports
-            for m in _messages(graph, player):
-                need[m] += 1
-        ready = []
-        for task in after[task]:
-            need[task] -= 1
-            if not need[task]:
-                ready.append(task)
-    return np.array(begun), np.array(done)
+            self.go_on(player, t)
+
+    def go_on(self, player: int, t: float) -> None:
+        """Set the paces of what a player has under way."""
+        task, flights, pace = self.running[player], self.flights[player], 1.0
+        if flights:
+            pace = self.speed[player] = self._speed(player)
+        if task >= 0 and self.pace[task] != pace:
+            self._change(task, pace, t)
+        for message in flights:
+            pace = self._share(message)
+            if self.pace[message] != pace:
+                self._change(message, pace, t)
+
+    def land(self, message: int) -> list[int]:
+        """Take a message out of flight, and give the players in it."""
+        touched = []
+        for player, out, into in self.ends[message]:
+            self.flights[player].remove(message)
+            load = self.load[player]
+            load[out] -= 1
+            if into != out:
+                load[into] -= 1
+            touched.append(player)
+        return touched
+
+    def lose(self, player: int) -> list[int]:
+        """Lose all messages of a player, and give the players in them."""
+        touched = [player]
+        for message in self.flights[player].copy():
+            self.due[message] = math.inf
+            touched += self.land(message)
+        for message in _messages(self.graph, player):
+            self.need[message] += 1
+        return touched
+
+    def _speed(self, player: int) -> float:
+        """Give the pace of a compute beside the messages of a player."""
+        load, beside = self.load[player], 0.0
+        for message in self.flights[player]:
+            for other, out, into in self.ends[message]:
+                if other == player:
+                    a, b = load[out], load[into]
+                    beside += self.hides[message] / (a if a > b else b)
+        return 1.0 / (1.0 + self.contention * beside)
+
+    def _share(self, message: int) -> float:
+        """Give the pace of a message: as on the slowest of those in it."""
+        slowest = 1.0
+        for player, out, into in self.ends[message]:
+            a, b = self.load[player][out], self.load[player][into]
+            pace = 1.0 / (a if a > b else b)
+            if self.running[player] >= 0:
+                pace *= self.hides[message] * self.speed[player]
+            if pace < slowest:
+                slowest = pace
+        return slowest
+
+    def _change(self, task: int, pace: float, t: float) -> None:
+        left = self.left[task] - (t - self.since[task]) * self.pace[task]
+        if left < 0.0:  # it waits for its host, or by rounding
+            left = 0.0
+        self.left[task], self.since[task], self.pace[task] = left, t, pace
+        due = t if left == 0.0 else t + left / pace if pace else math.inf
+        self.due[task] = due
+        if due < math.inf:  # else it goes on when the compute beside it is done
+            heappush(self.events, (due, task))
 
 
 def _edges(graph: Graph) -> tuple[list[list[int]], list[int]]:
@@ -167,4 +226,5 @@ def _halted(graph: Graph, need: list[int]) -> dict[int, int]:
 def _messages(graph: Graph, player: int) -> list[int]:
     """Give the messages of a player."""
     place = graph.players[player].place
-    return place[graph.device[place] < 0].tolist()
+    messages: list[int] = place[graph.device[place] < 0].tolist()
+    return messages

@@ -52,11 +52,13 @@ class Site:
 
     def work_s(self, work: Compute | Update, stage: StageProgram, *, rank: int) -> float:
         """Give the seconds of a compute or an update on a rank's device."""
-        return self._prices[self._part[rank]].seconds(work, stage) * float(self._slow[rank])
+        seconds = self._prices[int(self._part[rank])].seconds(work, stage)
+        return seconds * float(self._slow[rank])
 
     def host_s(self, work: Compute | Update, *, rank: int) -> float:
         """Give the seconds of the host of a rank to start it."""
-        return self._prices[self._part[rank]].host_s(work) if isinstance(work, Compute) else 0.0
+        prices = self._prices[int(self._part[rank])]
+        return prices.host_s(work) if isinstance(work, Compute) else 0.0
 
     def message_s(self, message: Message, ranks: Sequence[int]) -> float:
         """Give the seconds of a message among `ranks` alone: as long as on the thinnest links."""
@@ -106,7 +108,7 @@ class Site:
     def _thin(self) -> NDArray[np.float64]:
         """How many times less each rank's links carry, by level."""
         factors = np.ones((self.program.placement.mesh.size, self.levels))
-        names = [level.name for level in self.cluster.levels]
+        names: list[str] = [level.name for level in self.cluster.levels]
         for fault in self.faults:
             if isinstance(fault, SlowLink):
                 # The outermost level stands for all that a tree lacks further out.

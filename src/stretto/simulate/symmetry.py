@@ -46,7 +46,8 @@ def alike(mesh: Mesh, axes: Iterable[tuple[str, ...]], *, marks: Sequence[Hashab
     order = np.lexsort((first, stages[first]))
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
-    return place[colour]
+    classes: Ints = place[colour]
+    return classes
 
 
 def coordinate(mesh: Mesh, axis: str) -> Ints:
@@ -54,7 +55,8 @@ def coordinate(mesh: Mesh, axis: str) -> Ints:
     shape, names = [e for _, e in mesh.axes], [n for n, _ in mesh.axes]
     if axis not in names:
         return np.zeros(mesh.size, dtype=np.int64)
-    return np.indices(shape)[names.index(axis)].ravel()
+    places: Ints = np.indices(shape)[names.index(axis)].ravel()
+    return places
 
 
 def grouped(mesh: Mesh, axes: Sequence[str]) -> Ints:
