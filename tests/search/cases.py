@@ -28,7 +28,8 @@ def task(
 ) -> Task:
     """Give a task by the names of its model and its cluster."""
     model = EXPERTS if name == "experts" else PRESETS[name]
-    return Task(model, find(cluster), sequences, min(seq, model.positions))
+    whole = find(cluster.rpartition("x")[0], devices=4096)
+    return Task(model, find(cluster), sequences, min(seq, model.positions), system=whole)
 
 
 TASKS = (

@@ -156,6 +156,26 @@ def test_twice_of_something_never_hurts(found: Found) -> None:
         assert change.speedup(found) >= 1 - 1e-9, change.what
 
 
+def test_twice_the_devices_of_a_node_are_two_nodes() -> None:
+    found = search(task("gpt2", "h100x8", sequences=64, seq=1024))
+    twice = next(change for change in sensitivity(found) if change.what == "2 × devices")
+    assert (twice.found.task.cluster.nodes, twice.found.task.cluster.per_node) == (2, 8)
+
+
+def test_no_more_devices_are_asked_about_than_there_are() -> None:
+    whole = task("gpt2", "h100x8", sequences=64, seq=1024)
+    found = search(replace(whole, system=None))
+    assert "2 × devices" not in [change.what for change in sensitivity(found)]
+
+
+def test_one_device_has_no_links_to_be_faster() -> None:
+    found = search(task("gpt2", "h100x1", sequences=64, seq=1024))
+    assert [change.what for change in sensitivity(found)] == [
+        "2 × device memory", "2 × devices", "2 × batch",
+    ]  # fmt: skip
+    assert len(fleets(found)) == 1
+
+
 def test_fewer_devices_take_longer(found: Found) -> None:
     sizes = fleets(found)
     steps = [change.found.best.step_s for change in sizes if change.found.best]

@@ -13,8 +13,9 @@ from stretto.cli.arguments import Pairs
 from stretto.cli.models import model_of
 from stretto.cli.say import attempt
 from stretto.cluster import Cluster, find
+from stretto.cluster.names import split
 from stretto.cost import stack
-from stretto.errors import InputError, Problem
+from stretto.errors import ClusterError, InputError, Problem
 from stretto.plan import DType, Matrix
 from stretto.search import TOKENS_PER_PARAMETER, Constraint, Task
 from stretto.search.batch import Sequences, count, sequences, usual
@@ -29,6 +30,8 @@ PRECISIONS: Mapping[str, tuple[DType, Matrix]] = MappingProxyType(
     }
 )
 """What matrix products may multiply in."""
+
+_MANY = 1024  # times the devices of which accelerators are asked for
 
 LONGEST = 8192
 """The most positions of a sequence where nobody says."""
@@ -114,9 +117,19 @@ def _task(options: argparse.Namespace, notes: list[str], problems: list[Problem]
     def made() -> Task:
         batch = _batch(options.batch_tokens, seq, cluster)
         notes.extend([batch.note] if batch.note else [])
-        return Task(model, cluster, batch.count, seq, dtype, matrix, software)
+        whole = _system(where, cluster)
+        return Task(model, cluster, batch.count, seq, dtype, matrix, software, whole)
 
     return attempt(made, problems)
+
+
+def _system(where: str, cluster: Cluster) -> Cluster | None:
+    """Give what a cluster is a part of: a whole system, or more of the same accelerators."""
+    name = where if where.endswith(".toml") else split(where)[0]
+    try:
+        return find(name)
+    except ClusterError:  # there can be any number of them
+        return find(name, devices=_MANY * cluster.devices)
 
 
 def _batch(text: str | None, seq: int, cluster: Cluster) -> Sequences:

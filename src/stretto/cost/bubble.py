@@ -37,11 +37,12 @@ def bubble_s(c: Choice, *, slowest: Load, others: Load) -> Number:
 
     A step is that of `Schedule.step_s`: an update waits for no other rank. Where it waits for all,
     as for a vote on the norm of gradients, ``zb-2p`` takes (p - 1)·f more, unless ranks check and
-    roll back afterwards (Qi et al., 2023, section 4). A played step takes as long as this says
-    where one rank alone differs, the last (with ``zb-v`` the first): exactly with ``gpipe`` and
-    ``1f1b``, and within 2 % with all others, if with a split backward a weight gradient takes no
-    longer than a forward and than an input gradient. Where the layers of stages differ, too, and
-    there are fewer than 2p micro-batches, this may be 10 % too much.
+    roll back afterwards (Qi et al., 2023, section 4).
+
+    A step that is played takes as long as this says where stages are alike but for the last: with
+    ``zb-v`` within 3 %, with all others exactly; if the backward is split, where a weight gradient
+    takes no longer than a forward, and that than an input gradient. Where other stages differ too,
+    and there are fewer than 2p micro-batches, this may be 10 % too much.
 
     Args:
         c: The plan.

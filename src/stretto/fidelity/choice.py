@@ -29,6 +29,9 @@ def choice_of(f: Fields, software: Software) -> Choice:
     schedule = _schedule(f.text("schedule"), interleave)
     micro, count = _batch(f, dp=dp, pp=pp)
     zero, shard = _sharding(f, dp=dp, cp=cp)
+    if zero == 2 and pp > 1:
+        zero = 1
+        f.assumed.append("gradients are reduced once in a step, as pipelines do")
     core, matrix, pointwise = _recompute(f, software)
     sequence = tree.get("sequence_parallel")
     if sequence is None:
@@ -80,12 +83,13 @@ def _interleave(f: Fields, software: Software, pp: int) -> int:
     stated = f.tree.get("vpp")
     if stated is not None or pp == 1:
         return int(stated or 1)
-    if software.interleaves:
+    text = f.text("schedule").lower()
+    if software.interleaves and (not text or "interleaved" in text):
         # Who can interleave does, down to about two layers a stage (Narayanan et al., 2021).
         usual = max(1, round(f.tree["layers"] / pp / 2))
     else:
         # PyTorch's interleaved schedule has two stages a rank unless told otherwise.
-        usual = 2 if "interleaved" in f.text("schedule").lower() else 1
+        usual = 2 if "interleaved" in text else 1
     return int(f.get("vpp", usual))
 
 

@@ -58,7 +58,8 @@ def software_of(tree: Mapping[str, Any]) -> Software:
     found = _generation(name, words, tree)
     if found.stack.startswith("jax"):
         return found
-    return replace(found, kernel=_kernel(words))
+    early = int(tree.get("year") or 2024) <= 2022 and found.stack == "eager"
+    return replace(found, kernel=_kernel(words) or ("fused-softmax" if early else None))
 
 
 def _generation(name: str, words: str, tree: Mapping[str, Any]) -> Software:
@@ -72,17 +73,21 @@ def _generation(name: str, words: str, tree: Mapping[str, Any]) -> Software:
     if "torchtitan" in name:
         return _torchtitan(year, (tree.get("config_extra") or {}).get("torch_compile"))
     if any(word in name for word in ("pax", "jax", "maxtext", "xla")):
+        if "tpu" in str(tree.get("hardware")).lower():
+            return Software("jax", "cudnn", gradient_bytes=2)  # a kernel of its own, all else fused
         scores = _kernel(words) == "unfused" and "te" not in str(tree.get("precision")).lower()
         return Software("jax" if scores else "jax-fused", gradient_bytes=2)
     if "megatron" in name or "nemo" in name:
         return _megatron(name, words, year=year, version=str(tree.get("software_version") or ""))
-    return _of_year(name, year)
+    return _of_year(name, year, sharding=str(tree.get("dp_sharding")).lower())
 
 
-def _of_year(name: str, year: int) -> Software:
+def _of_year(name: str, year: int, *, sharding: str) -> Software:
     if year <= 2022:
-        early = "deepspeed" in name
-        return Software("deepspeed-2021", gradient_bytes=2) if early else Software("megatron-2021")
+        if "deepspeed" in name:
+            return Software("deepspeed-2021", gradient_bytes=2)
+        # FSDP overlaps its transfers from its first version on.
+        return Software("eager" if "fsdp" in f"{name} {sharding}" else "megatron-2021")
     if year == 2023:
         return Software("eager", interleaves=True)
     return Software("modern", sequence=True, interleaves=True)

@@ -54,11 +54,10 @@ def sensitivity(found: Found) -> tuple[Change, ...]:
         changes.append(("2 × bandwidth between nodes", task.on(_linked(cluster, within=False))))
     if cluster.per_node > 1:
         changes.append(("2 × bandwidth within nodes", task.on(_linked(cluster, within=True))))
-    changes += [
-        ("2 × device memory", task.on(_larger(cluster))),
-        ("2 × devices", task.on(cluster.at(2 * cluster.devices))),
-        ("2 × batch", replace(task, sequences=2 * task.sequences)),
-    ]
+    changes.append(("2 × device memory", task.on(_larger(cluster))))
+    if (twice := task.sized(2 * cluster.devices)) is not None:
+        changes.append(("2 × devices", twice))
+    changes.append(("2 × batch", replace(task, sequences=2 * task.sequences)))
     options = narrowed(found)
     return tuple(Change(what, _again(found, other, options)) for what, other in changes)
 
@@ -69,17 +68,16 @@ def fleets(found: Found) -> tuple[Change, ...]:
     options = narrowed(found)
     options = replace(options, recompute=tuple({*options.recompute, _FULL}))
     while kept[-1].found.best is not None and kept[-1].found.task.devices % 2 == 0:
-        devices = kept[-1].found.task.devices // 2
-        task = found.task.on(found.task.cluster.at(devices))
-        kept.append(Change(f"{devices} devices", _again(found, task, options)))
+        half = found.task.on(found.task.cluster.at(kept[-1].found.task.devices // 2))
+        kept.append(Change(f"{half.devices} devices", _again(found, half, options)))
     return tuple(change for change in kept if change.found.best is not None)
 
 
 def rescues(found: Found) -> tuple[Change, ...]:
     """Give what would make a plan fit where none does: the least of each kind that would."""
-    task, cluster = found.task, found.task.cluster
-    devices = [cluster.devices * 2**i for i in range(1, _MOST)]
-    more = ((f"{n:,} devices", task.on(cluster.at(n))) for n in devices)
+    task = found.task
+    sizes = (task.sized(task.devices * 2**i) for i in range(1, _MOST))
+    more = ((f"{t.devices:,} devices", t) for t in sizes if t is not None)
     parts = [2**i for i in range(1, _MOST)]
     shorter = (
         (f"sequences of {task.seq // n:,} positions", _shorter(task, n))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from stretto.cost import Number
+from stretto.search.front import staircase
 from stretto.search.ranks import Pieces
 
 
@@ -31,7 +32,6 @@ def _front(counts: Sequence[int], pieces: Pieces, *, most: int) -> Number:
     ways, kinds = pieces.kept_bytes.shape
     found, seconds, kept = np.zeros((1, ways, kinds)), np.zeros(1), np.zeros(1)
     for kind, count in enumerate(counts):
-        own = np.zeros((0, ways))
         some = _splits(count, most + 1)
         own = np.concatenate([some, np.zeros((len(some), ways - most - 1))], axis=1)
         each = _seconds(pieces)[:, kind]
@@ -41,16 +41,9 @@ def _front(counts: Sequence[int], pieces: Pieces, *, most: int) -> Number:
         found = (found[:, None] + more).reshape(-1, ways, kinds)
         seconds = (seconds[:, None] + own @ each).ravel()
         kept = (kept[:, None] + own @ pieces.kept_bytes[:, kind]).ravel()
-        stay = nondominated(seconds, kept)
+        stay = staircase(seconds, kept)
         found, seconds, kept = found[stay], seconds[stay], kept[stay]
     return found
-
-
-def nondominated(one: Number, other: Number) -> Number:
-    """Give the places that no place beats in both, by the first; of equals, one."""
-    order = np.lexsort((other, one))
-    before = np.minimum.accumulate(np.append(np.inf, other[order][:-1]))
-    return order[other[order] < before]
 
 
 def _splits(count: int, ways: int) -> Number:

@@ -30,6 +30,8 @@ class Task:
         dtype: In which blocks compute.
         matrix: In which matrix products multiply.
         stack: The software that runs the plan.
+        system: What the cluster is a part of, to ask what more devices would do; None if it is all
+            that there is.
     """
 
     model: Model
@@ -39,6 +41,7 @@ class Task:
     dtype: DType = "bfloat16"
     matrix: Matrix = "same"
     stack: Stack = field(default_factory=stack)
+    system: Cluster | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no plan can do.
@@ -83,6 +86,11 @@ class Task:
     def on(self, cluster: Cluster) -> Task:
         """Give the same on another cluster."""
         return replace(self, cluster=cluster)
+
+    def sized(self, devices: int) -> Task | None:
+        """Give the same on another number of devices; None where there are not as many."""
+        whole = self.system or self.cluster
+        return self.on(whole.at(devices)) if devices <= whole.devices else None
 
 
 @lru_cache(maxsize=8)  # a task and its changes differ in none of these but seldom

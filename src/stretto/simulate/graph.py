@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from stretto.cost.instruction import Message
 from stretto.program.instruction import Compute, Role, Update
 from stretto.simulate.site import Site
-from stretto.simulate.symmetry import Ints, alike
+from stretto.simulate.symmetry import Ints, alike, grouped, shifted
 from stretto.simulate.task import DEVICE, Lane, Tasks, Work, after_vote, tasks
 
 Floats = NDArray[np.float64]
@@ -79,12 +79,25 @@ class _Joiner:
     def __init__(self, site: Site) -> None:
         self.site, self.mesh = site, site.program.placement.mesh
         self.lists = [tasks(site.program, stage) for stage in site.program.stages]
-        axes = [lane.axes for one in self.lists for lane in one.lanes if lane.way == "group"]
-        self.kind = alike(self.mesh, axes, marks=site.marks)
+        axes = {lane.axes for one in self.lists for lane in one.lanes if lane.way == "group"}
+        self.kind = alike(self.mesh, sorted(axes), marks=self._marks(sorted(axes)))
         self.everyone = tuple(range(self.mesh.size))
         self.count = 0
         self.queues: dict[Hashable, Ints] = {}
         self.edges: list[tuple[Ints, Ints]] = []
+
+    def _marks(self, axes: Sequence[tuple[str, ...]]) -> list[Hashable]:
+        """Give what tells each rank from others: what it runs on, and how far its partners are."""
+        ranks = np.arange(self.mesh.size)
+        far = [
+            self.site.levels(np.stack([ranks, shifted(self.mesh, by)], axis=1)) for by in (1, -1)
+        ]
+        for names in axes:
+            groups = grouped(self.mesh, names)
+            far.append(np.empty_like(ranks))
+            far[-1][groups] = self.site.levels(groups)[:, None]
+        columns = np.stack(far, axis=1).tolist()
+        return [(mark, *row) for mark, row in zip(self.site.marks, columns, strict=True)]
 
     def join(self) -> Graph:
         """Add a player for each kind of rank, then price what each does."""
@@ -104,7 +117,7 @@ class _Joiner:
             priced.ends,
             before,
             after,
-            2 * self.site.levels,
+            2 * len(self.site.links),
         )
 
     def _player(self, ranks: tuple[int, ...]) -> Player:
@@ -192,7 +205,7 @@ class _Priced:
     def _messages(self, number: int, player: Player, lane: int, work: Work, place: Ints) -> None:
         """Price messages of a player that are alike."""
         partners = player.partners[lane]
-        level = self.site.level(partners)
+        level = int(self.site.levels(np.array([partners]))[0])
         match player.tasks.lanes[lane].way:
             case "to":
                 end = (number, 2 * level, 2 * level)

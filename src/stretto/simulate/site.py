@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stretto.cluster import Cluster
-from stretto.cost.instruction import Message, Prices, level_of
+from stretto.cost.instruction import Message, Prices
 from stretto.cost.machine import Link, Machine
 from stretto.cost.stack import Stack
 from stretto.program.instruction import Compute, Program, StageProgram, Update
 from stretto.simulate.fault import Fault, Halt, SlowLink, SlowRank
+from stretto.simulate.symmetry import Ints
 
 
 @dataclass(frozen=True)
@@ -71,27 +72,28 @@ class Site:
             prices = replace(prices, machine=replace(prices.machine, links=links))
         return prices.message_s(message, ranks)
 
-    def level(self, ranks: Sequence[int]) -> int:
-        """Give the index of the level of links that joins `ranks`."""
-        return level_of(ranks, self._prices[0].machine)
-
-    @property
-    def levels(self) -> int:
-        """The number of levels."""
-        return len(self._links)
+    def levels(self, groups: Ints) -> Ints:
+        """Give for each row of ranks the index of the innermost level of links that joins them."""
+        found = np.full(len(groups), len(self.links) - 1)
+        low, high = groups.min(axis=1), groups.max(axis=1)
+        for i in reversed(range(len(self.links))):
+            size = int(self.links[i].devices)
+            found[low // size == high // size] = i
+        return found
 
     @cached_property
-    def _links(self) -> tuple[Link, ...]:
+    def links(self) -> tuple[Link, ...]:
+        """The levels of links, innermost first."""
         return Machine.of(self.cluster).links
 
     @cached_property
     def _prices(self) -> list[Prices]:
         """Prices on each kind of device, on the links of the whole cluster."""
         kinds = [Machine.of(self.cluster.part(i)) for i in range(len(self.cluster.parts))]
-        return [Prices(self.program, replace(m, links=self._links), self.stack) for m in kinds]
+        return [Prices(self.program, replace(m, links=self.links), self.stack) for m in kinds]
 
     @cached_property
-    def _part(self) -> NDArray[np.int64]:
+    def _part(self) -> Ints:
         counts = [part.devices for part in self.cluster.parts]
         return np.repeat(np.arange(len(counts)), counts)[: self.program.placement.mesh.size]
 
@@ -107,12 +109,12 @@ class Site:
     @cached_property
     def _thin(self) -> NDArray[np.float64]:
         """How many times less each rank's links carry, by level."""
-        factors = np.ones((self.program.placement.mesh.size, self.levels))
+        factors = np.ones((self.program.placement.mesh.size, len(self.links)))
         names: list[str] = [level.name for level in self.cluster.levels]
         for fault in self.faults:
             if isinstance(fault, SlowLink):
                 # The outermost level stands for all that a tree lacks further out.
                 at = names.index(fault.level)
-                stop = self.levels if at == len(names) - 1 else at + 1
+                stop = len(self.links) if at == len(names) - 1 else at + 1
                 factors[list(fault.ranks), at:stop] *= fault.factor
         return factors

@@ -44,15 +44,15 @@ def _usage(line: Timeline, player: int) -> Usage:
     kinds = [KINDS.index(kind) for kind in ("device", "vote")]
     heads = _in_order(line, rows[np.isin(line.kind[rows], kinds)])  # what waits for messages
     since, until = np.append(0.0, line.stop_s[heads[:-1]]), line.start_s[heads]
-    cause, waited = line.cause[heads], until - since
     exposed = dict.fromkeys(KINDS[2:], 0.0)
-    for stream in np.unique(line.stream[cause[cause >= 0]]):
-        mine = (cause >= 0) & (line.stream[np.maximum(cause, 0)] == stream) & (waited > 0)
+    waiting = (until > since) & (line.player[line.cause[heads]] == player)
+    cause, since, until = line.cause[heads][waiting], since[waiting], until[waiting]
+    for stream in np.unique(line.stream[cause]):
         queue = _in_order(line, rows[line.stream[rows] == stream])
-        under_way = _covered(line, queue, until[mine]) - _covered(line, queue, since[mine])
-        for kind, seconds in zip(line.kind[cause[mine]].tolist(), under_way.tolist(), strict=True):
-            if kind != KINDS.index("device"):
-                exposed[KINDS[kind]] += seconds
+        under_way = _covered(line, queue, until) - _covered(line, queue, since)
+        for kind in np.unique(line.kind[cause[line.stream[cause] == stream]]):
+            mine = (line.stream[cause] == stream) & (line.kind[cause] == kind)
+            exposed[KINDS[kind]] += float(under_way[mine].sum())
     taken = line.stop_s[heads] - line.start_s[heads]
     busy = float(taken[line.kind[heads] == kinds[0]].sum())
     exposed["vote"] += float(taken[line.kind[heads] == kinds[1]].sum())

@@ -1,0 +1,126 @@
+"""Different choices for different layers: what runs again, what rests in shards, who has how many.
+
+As Galvatron chooses for each layer under the memory of a device (Miao et al., 2022), by dynamic
+programming; and, since ranks of a pipeline hold unlike numbers of micro-batches, together with
+where its stages are cut (Sun et al., 2024).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from stretto.cost import Number, Pricing
+from stretto.cost.step import step_time
+from stretto.search.found import Found
+from stretto.search.frame import Frame, Split
+from stretto.search.mixture import mixtures
+from stretto.search.row import Row, choice_of
+from stretto.search.split import Kinds, Mix, split
+from stretto.search.staged import Staged, priced
+
+_LOOKED_AT = 2**15  # of the best plans, for meshes
+_TRIED = 8  # meshes
+_MESH = ("pp", "dp", "cp", "tp", "ep", "etp", "micro_batch", "schedule", "interleave")
+
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Of a rank's layers, what may rest by another ZeRO stage than the plan's."""
+
+OTHER_ZERO = ((2, 3), (2, 3), (1, 3), (1, 2))
+"""By the plan's ZeRO stage, those that some of its layers may rest by."""
+
+
+@dataclass(frozen=True)
+class Layerwise:
+    """A plan whose layers differ, beside the best whose do not.
+
+    Attributes:
+        uniform: The best plan of a search, priced rank by rank.
+        best: The best with layers that differ; the same if none is better.
+        tried: Plans whose layers were shared out.
+    """
+
+    uniform: Staged
+    best: Staged
+    tried: int
+
+    @property
+    def speedup(self) -> float:
+        """How many times as fast the best is."""
+        return self.uniform.step_s / self.best.step_s
+
+
+def layerwise(found: Found) -> Layerwise:
+    """Give the best plan whose layers may differ: never worse than the best whose do not.
+
+    The meshes are tried that would be fastest if nothing had to run again.
+
+    Args:
+        found: A search that found a plan.
+    """
+    task = found.task
+    assert found.best is not None, "a search that found no plan has nothing to differ from"
+    uniform = priced(found.best.plan, task.model, cluster=task.cluster, stack=task.stack)
+    splits = [*_splits(found)]
+    plans = [uniform, *(one.priced() for one in splits)]
+    return Layerwise(uniform, min(plans, key=lambda plan: (not plan.fits, plan.step_s)), len(splits))
+
+
+def _splits(found: Found) -> Iterator[Split]:
+    fixed = {c.key for c in found.constraints}
+    for row in fastest_meshes(found, most=_TRIED):
+        others = OTHER_ZERO[int(row.zero)] if row.dp * row.cp > 1 and "zero" not in fixed else ()
+        for other in others or (3,):
+            frame = Frame(found.task, row, other)
+            free = not fixed & {"recompute", "recompute_layers"}
+            mix = mixed(frame) if free else same(row, ways=frame.pieces.kept_bytes.shape)
+            one = split(frame, mix=mix, others=SHARES if others else (0.0,))
+            if one is not None:
+                yield one
+
+
+def mixed(frame: Frame) -> Mix:
+    """Give all mixtures of what may run again."""
+    known: dict[tuple[int, ...], Number] = {}
+
+    def mix(kinds: Kinds) -> Number:
+        counts = tuple(kinds.count(kind) for kind in range(len(frame.kinds)))
+        if counts not in known:
+            known[counts] = mixtures(counts, frame.pieces)
+        return known[counts]
+
+    return mix
+
+
+def same(row: Row, *, ways: tuple[int, ...]) -> Mix:
+    """Give what a plan of a search runs again, whatever the layers.
+
+    Args:
+        row: The plan.
+        ways: How many ways there are, and kinds of layer.
+    """
+    way, some = int(row.recompute), int(row.recompute_layers)
+
+    def mix(kinds: Kinds) -> Number:
+        found = np.zeros((1, *ways))
+        for place, kind in enumerate(kinds):
+            found[0, way if some == 0 or place < some else 0, kind] += 1
+        return found
+
+    return mix
+
+
+def fastest_meshes(found: Found, *, most: int) -> Iterator[Row]:
+    """Give, of each of some meshes, the plan that would be fastest if nothing had to run again."""
+    rows = found.candidates.rows(found.order[:_LOOKED_AT])
+    none = np.zeros_like(rows.recompute)
+    rows = replace(rows, recompute=none, recompute_layers=none)
+    task = found.task
+    p = Pricing(task.shape, choice_of(rows, task), task.machine, task.stack)
+    order = np.argsort(step_time(p).total_s, kind="stable")
+    meshes = np.stack([getattr(rows, name)[order] for name in _MESH])
+    _, firsts = np.unique(meshes, axis=1, return_index=True)
+    for place in np.sort(firsts)[:most]:
+        yield rows.at(order[place])
