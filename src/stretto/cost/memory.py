@@ -296,6 +296,11 @@ def _flight(p: Pricing, rank: Rank) -> Number:
     return flight
 
 
+def kept_bytes(p: Pricing) -> Number:
+    """Give the bytes that a micro-batch keeps in a layer, on a device or on its host."""
+    return _activations(p)[0]
+
+
 def _activations(p: Pricing) -> tuple[Number, Number]:
     """Give the bytes that a micro-batch keeps in a layer, and those of the block at work besides.
 

@@ -10,6 +10,7 @@ import numpy as np
 from stretto.cost.bubble import Load, bubble_s
 from stretto.cost.choice import SCHEDULES
 from stretto.cost.collectives import all_reduce_s, ring_s, send_s
+from stretto.cost.host import host_s
 from stretto.cost.kernels import memory_s
 from stretto.cost.layer import Passes, Work, embedding, head, layer
 from stretto.cost.numbers import Number, ceil_div, relu
@@ -32,6 +33,7 @@ class StepTime:
         send_s: Sends between stages.
         data_s: Reducing gradients and gathering parameters.
         optimizer_s: The optimizer.
+        host_s: What waits in the host's memory, on its way there and back.
         fixed_s: What every step costs.
         straggle_s: Waiting for the slowest of many ranks.
     """
@@ -47,6 +49,7 @@ class StepTime:
     send_s: Number
     data_s: Number
     optimizer_s: Number
+    host_s: Number
     fixed_s: Number
     straggle_s: Number
 
@@ -62,8 +65,11 @@ def step_time(p: Pricing) -> StepTime:
     work = rank.forward.plus(rank.again).plus(rank.inputs).plus(rank.weights)
     total = work.times(p.choice.micro_batches)
     sends, data = _send_s(p), _data_s(p, rank)
-    optimizer = memory_s(p.stack.optimizer_bytes * _optimizer_elements(p), p.machine)
-    subtotal = total.seconds + bubble + sends + data + optimizer + p.stack.step_s
+    elements = _optimizer_elements(p)
+    here = 1 - p.choice.optimizer_offload
+    optimizer = memory_s(p.stack.optimizer_bytes * elements * here, p.machine)
+    host = host_s(p, rank, elements=elements)
+    subtotal = total.seconds + bubble + sends + data + optimizer + host + p.stack.step_s
     doublings = np.log2(np.maximum(p.choice.devices / 8, 1.0))
     return StepTime(
         **{name: getattr(total, name) for name in Work.__slots__},
@@ -71,6 +77,7 @@ def step_time(p: Pricing) -> StepTime:
         send_s=sends,
         data_s=data,
         optimizer_s=optimizer,
+        host_s=host + np.zeros_like(bubble),
         fixed_s=p.stack.step_s + np.zeros_like(bubble),
         straggle_s=subtotal * p.stack.straggle * doublings,
     )

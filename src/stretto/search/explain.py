@@ -30,6 +30,7 @@ PARTS: Mapping[str, str] = MappingProxyType(
         "send_s": "sends between stages",
         "data_s": "gradients and shards",
         "optimizer_s": "optimizer",
+        "host_s": "host memory",
         "fixed_s": "fixed costs",
         "straggle_s": "stragglers",
     }

@@ -69,6 +69,21 @@ class Frame:
         return Pieces.of(self.pricing, self.kinds, recomputes=again, zero=self.zero)
 
     @property
+    def least_s(self) -> float:
+        """Seconds below which no step can be: all ranks equally busy, and nothing run again."""
+        each = np.broadcast_to(self.layer_s, self.ranks)
+        layers = len(self.kinds.of_layer)
+        head = self.pieces.head.total_s.min() / each.min()
+        busy = (layers + head) / (1 / each).sum()
+        return float(self.choice.micro_batches * busy + self.task.stack.step_s)
+
+    @cached_property
+    def layer_s(self) -> Number:
+        """Seconds of a micro-batch in the mean layer of each rank, or of all."""
+        counts = np.bincount(self.kinds.of_layer, minlength=len(self.kinds))
+        return np.asarray(self.pieces.layer.total_s[..., 0, :] @ counts / counts.sum())
+
+    @property
     def ranks(self) -> int:
         """Pipeline ranks."""
         return int(self.choice.pp)
@@ -77,6 +92,11 @@ class Frame:
     def schedule(self) -> ScheduleName:
         """Of its pipeline."""
         return SCHEDULES[int(self.choice.schedule)]
+
+    @property
+    def free(self) -> bool:
+        """Whether stages may be cut anywhere: each rank of a pipeline has one."""
+        return self.stages == self.ranks > 1
 
     @property
     def stages(self) -> int:

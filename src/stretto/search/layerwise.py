@@ -15,8 +15,9 @@ import numpy as np
 from stretto.cost import Number, Pricing
 from stretto.cost.step import step_time
 from stretto.search.found import Found
-from stretto.search.frame import Frame, Split
+from stretto.search.frame import Frame
 from stretto.search.mixture import mixtures
+from stretto.search.ranks import other_zero
 from stretto.search.row import Row, choice_of
 from stretto.search.split import Kinds, Mix, split
 from stretto.search.staged import Staged, priced
@@ -63,22 +64,34 @@ def layerwise(found: Found) -> Layerwise:
     task = found.task
     assert found.best is not None, "a search that found no plan has nothing to differ from"
     uniform = priced(found.best.plan, task.model, cluster=task.cluster, stack=task.stack)
-    splits = [*_splits(found)]
-    plans = [uniform, *(one.priced() for one in splits)]
-    return Layerwise(uniform, min(plans, key=lambda plan: (not plan.fits, plan.step_s)), len(splits))
+    best, tried = uniform, 0
+    for frame, others in _frames(found):
+        if frame.least_s < best.step_s or not best.fits:
+            tried += 1
+            mix = same(frame) if _names(found, "recompute", "recompute_layers") else mixed(frame)
+            one = split(frame, mix=mix, others=others)
+            best = better(best, one.priced()) if one else best
+    return Layerwise(uniform, best, tried)
 
 
-def _splits(found: Found) -> Iterator[Split]:
-    fixed = {c.key for c in found.constraints}
+def better(one: Staged, other: Staged) -> Staged:
+    """Give the plan that fits, and of two the faster; the first of equals."""
+    return min(one, other, key=lambda plan: (not plan.fits, plan.step_s))
+
+
+def _frames(found: Found) -> Iterator[tuple[Frame, tuple[float, ...]]]:
+    """Give what is tried, and shares of layers that may rest by the other ZeRO stage."""
     for row in fastest_meshes(found, most=_TRIED):
-        others = OTHER_ZERO[int(row.zero)] if row.dp * row.cp > 1 and "zero" not in fixed else ()
-        for other in others or (3,):
-            frame = Frame(found.task, row, other)
-            free = not fixed & {"recompute", "recompute_layers"}
-            mix = mixed(frame) if free else same(row, ways=frame.pieces.kept_bytes.shape)
-            one = split(frame, mix=mix, others=SHARES if others else (0.0,))
-            if one is not None:
-                yield one
+        if row.dp * row.cp > 1 and not _names(found, "zero"):
+            for other in OTHER_ZERO[int(row.zero)]:
+                yield Frame(found.task, row, other), SHARES
+        else:
+            yield Frame(found.task, row, other_zero(int(row.zero))), (0.0,)
+
+
+def _names(found: Found, *keys: str) -> bool:
+    """Tell whether a constraint names one of some decisions, which all layers then share."""
+    return any(c.key in keys for c in found.constraints)
 
 
 def mixed(frame: Frame) -> Mix:
@@ -94,17 +107,12 @@ def mixed(frame: Frame) -> Mix:
     return mix
 
 
-def same(row: Row, *, ways: tuple[int, ...]) -> Mix:
-    """Give what a plan of a search runs again, whatever the layers.
-
-    Args:
-        row: The plan.
-        ways: How many ways there are, and kinds of layer.
-    """
-    way, some = int(row.recompute), int(row.recompute_layers)
+def same(frame: Frame) -> Mix:
+    """Give what the plan of a search runs again, whatever the layers."""
+    way, some = int(frame.row.recompute), int(frame.row.recompute_layers)
 
     def mix(kinds: Kinds) -> Number:
-        found = np.zeros((1, *ways))
+        found = np.zeros((1, *frame.pieces.kept_bytes.shape))
         for place, kind in enumerate(kinds):
             found[0, way if some == 0 or place < some else 0, kind] += 1
         return found
@@ -115,10 +123,9 @@ def same(row: Row, *, ways: tuple[int, ...]) -> Mix:
 def fastest_meshes(found: Found, *, most: int) -> Iterator[Row]:
     """Give, of each of some meshes, the plan that would be fastest if nothing had to run again."""
     rows = found.candidates.rows(found.order[:_LOOKED_AT])
-    none = np.zeros_like(rows.recompute)
-    rows = replace(rows, recompute=none, recompute_layers=none)
-    task = found.task
-    p = Pricing(task.shape, choice_of(rows, task), task.machine, task.stack)
+    none, task = np.zeros_like(rows.recompute), found.task
+    bare = replace(rows, recompute=none, recompute_layers=none)
+    p = Pricing(task.shape, choice_of(bare, task), task.machine, task.stack)
     order = np.argsort(step_time(p).total_s, kind="stable")
     meshes = np.stack([getattr(rows, name)[order] for name in _MESH])
     _, firsts = np.unique(meshes, axis=1, return_index=True)

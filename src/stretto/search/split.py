@@ -87,8 +87,7 @@ class _Spans:
     @staticmethod
     def of(frame: Frame) -> _Spans:
         of_layer = frame.kinds.of_layer
-        free = frame.stages == frame.ranks > 1
-        if free:
+        if frame.free:
             sizes = _sizes(frame)
             layers = range(len(of_layer) + 1)
             found = [[of_layer[i : i + n] if i + n in layers else None for n in sizes] for i in layers]
@@ -99,23 +98,16 @@ class _Spans:
         contents = dict.fromkeys(c for row in found for c in row if c is not None)
         ids = {content: i for i, content in enumerate(contents)} | {None: -1}
         kinds = np.array([[ids[content] for content in row] for row in found])
-        return _Spans(free, tuple(contents), np.array(sizes), kinds)
+        return _Spans(frame.free, tuple(contents), np.array(sizes), kinds)
 
 
 def _sizes(frame: Frame) -> range:
     """Give the numbers of layers that a rank may have."""
     layers = len(frame.kinds.of_layer)
-    seconds = np.broadcast_to(_layer_s(frame), frame.ranks)
+    seconds = np.broadcast_to(frame.layer_s, frame.ranks)
     busy = layers / seconds / (1 / seconds).sum()
     low, high = math.floor(LEAST * busy.min()), math.ceil(MOST * busy.max()) + 2
     return range(max(0, low - 2), min(layers, high) + 1)
-
-
-def _layer_s(frame: Frame) -> Number:
-    """Give the seconds of a micro-batch in the mean layer of each rank."""
-    layer = frame.pieces.layer.total_s[..., 0, :]
-    counts = np.bincount(frame.kinds.of_layer, minlength=len(frame.kinds))
-    return np.asarray(layer @ counts / counts.sum())
 
 
 @dataclass(frozen=True, slots=True)
