@@ -9,7 +9,9 @@ from typing import Any, Protocol
 SOURCE = Path(__file__).parents[1] / "src" / "stretto"
 WORDS = {"bfloat16": ("float16", "bfloat16"), "float8": ("float8",), "float4": ("float4",)}
 """The keys of a cluster file that a fitted precision stands for."""
-SHARES = ("tensor_overlap", "expert_overlap", "send_overlap")
+SHARES = (
+    "tensor_overlap", "expert_overlap", "send_overlap", "data_overlap", "gather_overlap",
+)  # fmt: skip
 """Constants that stay below 1."""
 HEAD = """\
 # Constants of software, fitted to published measurements by `python -m fidelity.fit`; see

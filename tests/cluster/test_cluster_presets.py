@@ -14,7 +14,8 @@ ASKED_FOR = (
     "V100-16GB", "V100-32GB", "A100-40GB", "A100-80GB", "A100-40GB-PCIe", "A100-80GB-PCIe", "A800",
     "H100-SXM", "H100-PCIe", "H100-NVL", "H100-96GB", "H800", "H200", "B200", "B300", "GB200",
     "MI250X", "MI300X", "TPU-v4", "TPU-v5e", "TPU-v5p", "Gaudi-2", "RTX-3090", "RTX-4090", "L40S",
-    "CPU",
+    "CPU", "GH200", "GH200-144GB", "GB300", "H20", "MI325X", "MI355X", "TPU-v3", "Gaudi-3",
+    "Ascend-910B",
 )  # fmt: skip
 
 
@@ -29,7 +30,8 @@ def test_the_usual_accelerators_are_there() -> None:
 
 def test_the_usual_systems_are_there() -> None:
     assert {"DGX-A100", "DGX-H100", "Selene", "Eos", "Frontier", "Leonardo", "Ethernet",
-            "AWS-P4d", "AWS-P5", "Two-Sites"} == set(SYSTEMS)  # fmt: skip
+            "AWS-P4d", "AWS-P5", "Two-Sites", "Alps", "LUMI",
+            "JUWELS-Booster"} == set(SYSTEMS)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", names())
@@ -74,6 +76,15 @@ SHEETS = {
     "TPU-v5p": ("bfloat16", 459, 95, 2765, 450),
     "L40S": ("float8", 733, 48, 864, 350),
     "RTX-4090": ("bfloat16", 165.2, 24, 1008, 450),
+    "GH200": ("bfloat16", 989.4, 96, 4000, 700),
+    "GH200-144GB": ("float8", 1978.9, 144, 4900, 700),
+    "GB300": ("float4", 15000, 279, 8000, 1400),
+    "H20": ("bfloat16", 148, 96, 4000, 400),
+    "MI325X": ("float8", 2614.9, 256, 6000, 1000),
+    "MI355X": ("float8", 5033.2, 288, 8000, 1400),
+    "TPU-v3": ("bfloat16", 123, 32, 900, 262),
+    "Gaudi-3": ("bfloat16", 1835, 128, 3670, 900),
+    "Ascend-910B": ("float16", 376, 64, 1600, 400),
 }
 
 
@@ -124,6 +135,24 @@ def test_leonardo_gives_a_gpu_a_quarter_of_400_gbit() -> None:
     leonardo = find("leonardo")
     assert (leonardo.nodes, leonardo.per_node) == (3456, 4)
     assert leonardo.levels[-1].alone_bytes_per_s / leonardo.levels[-1].efficiency == 12.5e9
+
+
+def test_alps_gives_each_of_four_gpus_a_card_of_200_gbit() -> None:
+    alps = find("alps")
+    assert (alps.nodes, alps.per_node, alps.device.name) == (2688, 4, "GH200")
+    assert (alps.levels[-1].bytes_per_s, alps.levels[-1].sharers) == (25e9, 1)
+
+
+def test_lumi_is_three_thousand_nodes_like_frontiers() -> None:
+    lumi, frontier = find("lumi"), find("frontier")
+    assert (lumi.nodes, lumi.device) == (2978, frontier.device)
+    assert [level.bytes_per_s for level in lumi.levels[:2]] == [200e9, 50e9]
+
+
+def test_juwels_booster_has_four_a100_and_four_cards_a_node() -> None:
+    juwels = find("juwels")
+    assert (juwels.nodes, juwels.per_node, juwels.device.name) == (936, 4, "A100-40GB")
+    assert (juwels.levels[-1].bytes_per_s, juwels.levels[-1].sharers) == (25e9, 1)
 
 
 def test_a_commodity_machine_shares_one_card_of_100_gbit() -> None:

@@ -36,8 +36,8 @@ def test_money_is_the_price_of_all_devices_for_the_step(p: Pricing) -> None:
 @settings(max_examples=30)
 @given(pricings())
 def test_each_second_draws_the_power_of_what_bounds_it(p: Pricing) -> None:
-    """One second of each part of a step: 2 of products, 4 of waiting, 7 of all else."""
+    """One second of each part of a step: 2 of products, 4 of waiting, 8 of all else."""
     p = replace(p, machine=replace(p.machine, compute_w=n(100), memory_w=n(10), idle_w=n(1)))
     energy = bill(p, record(StepTime, **{f.name: 1 for f in fields(StepTime)}))
-    by_hand = [float(p.choice.devices) * w for w in (2 * 100, 7 * 10, 4 * 1)]
+    by_hand = [float(p.choice.devices) * w for w in (2 * 100, 8 * 10, 4 * 1)]
     assert [energy.compute_j, energy.memory_j, energy.idle_j] == pytest.approx(by_hand)

@@ -10,13 +10,14 @@ from itertools import accumulate, groupby, pairwise
 import numpy as np
 
 from stretto.cost import SCHEDULES, Choice, Number, Pricing
+from stretto.cost.bubble import Load, bubble_s
 from stretto.model import Model
 from stretto.plan import Group, Memory, Plan, Recompute, ScheduleName
 from stretto.plan.words import laid_out
 from stretto.rules import Rules
-from stretto.search.ranks import Kinds, Pieces
+from stretto.search.ranks import Kinds, Pieces, Share, rank_cost
 from stretto.search.row import ORDERS, Row, choice_of, plan_of
-from stretto.search.staged import Staged, even, priced, rank_of
+from stretto.search.staged import Staged, ends, even, priced, rank_of, step_s, whole_s
 from stretto.search.task import RECOMPUTES, Task
 from stretto.search.wires import Wires, wires
 
@@ -28,12 +29,12 @@ class Frame:
     Attributes:
         task: What it is for.
         row: What it decides; what it recomputes does not count.
-        zero: The ZeRO stage by which some layers may rest instead of the plan's.
+        zero: The ZeRO stage by which some layers may rest instead of the plan's; None for none.
     """
 
     task: Task
     row: Row
-    zero: int
+    zero: int | None = None
 
     @cached_property
     def plan(self) -> Plan:
@@ -68,14 +69,26 @@ class Frame:
         again = self.task.choices
         return Pieces.of(self.pricing, self.kinds, recomputes=again, zero=self.zero)
 
-    @property
+    @cached_property
     def least_s(self) -> float:
-        """Seconds below which no step can be: all ranks equally busy, and nothing run again."""
+        """Seconds below which no step can be: ranks are equally busy, and nothing runs again."""
         each = np.broadcast_to(self.layer_s, self.ranks)
-        layers = len(self.kinds.of_layer)
-        head = self.pieces.head.total_s.min() / each.min()
-        busy = (layers + head) / (1 / each).sum()
-        return float(self.choice.micro_batches * busy + self.task.stack.step_s)
+        layers = len(self.kinds.of_layer) + self.pieces.head.total_s.min() / each.min()
+        busy, alone = layers / (1 / each).sum(), layers * each.min()
+        m, fill = self.choice.micro_batches, 2 * self.on.send_s.sum()
+        far = np.max(self.on.send_s, where=self.on.crosses, initial=0.0)
+        seconds = max((m - self.filled) * busy + self.filled * alone, (m - 1) * far + alone) + fill
+        return float(whole_s(self.pricing, np.asarray(seconds)))
+
+    @cached_property
+    def filled(self) -> Number:
+        """How often a step waits for a micro-batch of each other rank: once under 1F1B."""
+        each = self.pieces.layer
+        one = Load(
+            *(np.asarray(v.flat[0]) for v in (each.forward_s, each.inputs_s, each.weights_s))
+        )
+        idle = bubble_s(self.choice, slowest=one, others=one)
+        return np.asarray(idle / (max(self.ranks - 1, 1) * one.total_s))
 
     @cached_property
     def layer_s(self) -> Number:
@@ -141,8 +154,15 @@ class Split:
     again: Number
     other: Number
 
+    @cached_property
+    def step_s(self) -> float:
+        """Seconds of a step."""
+        frame, index = self.frame, np.arange(self.frame.ranks, dtype=np.float64)
+        share = Share(index, self.again, self.other, *ends(frame.schedule, frame.ranks))
+        return float(step_s(frame.pricing, rank_cost(share, frame.pieces), frame.on))
+
     def priced(self) -> Staged:
-        """Give the plan with its price."""
+        """Give the plan with its price, rank by rank."""
         task = self.frame.task
         return priced(self.plan, task.model, cluster=task.cluster, stack=task.stack)
 

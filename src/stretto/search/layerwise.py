@@ -7,7 +7,7 @@ where its stages are cut (Sun et al., 2024).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,7 +17,6 @@ from stretto.cost.step import step_time
 from stretto.search.found import Found
 from stretto.search.frame import Frame
 from stretto.search.mixture import mixtures
-from stretto.search.ranks import other_zero
 from stretto.search.row import Row, choice_of
 from stretto.search.split import Kinds, Mix, split
 from stretto.search.staged import Staged, priced
@@ -25,9 +24,6 @@ from stretto.search.staged import Staged, priced
 _LOOKED_AT = 2**15  # of the best plans, for meshes
 _TRIED = 8  # meshes
 _MESH = ("pp", "dp", "cp", "tp", "ep", "etp", "micro_batch", "schedule", "interleave")
-
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Of a rank's layers, what may rest by another ZeRO stage than the plan's."""
 
 OTHER_ZERO = ((2, 3), (2, 3), (1, 3), (1, 2))
 """By the plan's ZeRO stage, those that some of its layers may rest by."""
@@ -40,12 +36,10 @@ class Layerwise:
     Attributes:
         uniform: The best plan of a search, priced rank by rank.
         best: The best with layers that differ; the same if none is better.
-        tried: Plans whose layers were shared out.
     """
 
     uniform: Staged
     best: Staged
-    tried: int
 
     @property
     def speedup(self) -> float:
@@ -64,14 +58,28 @@ def layerwise(found: Found) -> Layerwise:
     task = found.task
     assert found.best is not None, "a search that found no plan has nothing to differ from"
     uniform = priced(found.best.plan, task.model, cluster=task.cluster, stack=task.stack)
-    best, tried = uniform, 0
-    for frame, others in _frames(found):
-        if frame.least_s < best.step_s or not best.fits:
-            tried += 1
-            mix = same(frame) if _names(found, "recompute", "recompute_layers") else mixed(frame)
-            one = split(frame, mix=mix, others=others)
-            best = better(best, one.priced()) if one else best
-    return Layerwise(uniform, best, tried)
+    free = not _names(found, "recompute", "recompute_layers")
+    tried = [*fastest(_frames(found), below_s=uniform.step_s if uniform.fits else np.inf, free=free)]
+    best = better(uniform, tried[-1].priced()) if tried else uniform
+    return Layerwise(uniform, best)
+
+
+def fastest(
+    frames: Iterable[Frame], *, below_s: float, free: bool = True
+) -> Iterator[Split]:
+    """Give ever faster ways to share out layers, the fastest of all last.
+
+    Args:
+        frames: What else may be decided.
+        below_s: Seconds of a step that the first must be below.
+        free: Whether anything may run again; otherwise what the plan of a search does.
+    """
+    for frame in frames:
+        if frame.least_s < below_s:
+            found = split(frame, mix=mixed(frame) if free else same(frame))
+            if found is not None and found.step_s < below_s:
+                below_s = found.step_s
+                yield found
 
 
 def better(one: Staged, other: Staged) -> Staged:
@@ -79,14 +87,11 @@ def better(one: Staged, other: Staged) -> Staged:
     return min(one, other, key=lambda plan: (not plan.fits, plan.step_s))
 
 
-def _frames(found: Found) -> Iterator[tuple[Frame, tuple[float, ...]]]:
-    """Give what is tried, and shares of layers that may rest by the other ZeRO stage."""
+def _frames(found: Found) -> Iterator[Frame]:
     for row in fastest_meshes(found, most=_TRIED):
-        if row.dp * row.cp > 1 and not _names(found, "zero"):
-            for other in OTHER_ZERO[int(row.zero)]:
-                yield Frame(found.task, row, other), SHARES
-        else:
-            yield Frame(found.task, row, other_zero(int(row.zero))), (0.0,)
+        alone = row.dp * row.cp == 1 or _names(found, "zero")
+        for zero in (None,) if alone else OTHER_ZERO[int(row.zero)]:
+            yield Frame(found.task, row, zero)
 
 
 def _names(found: Found, *keys: str) -> bool:

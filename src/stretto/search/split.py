@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from stretto.cost import Number
-from stretto.cost.bubble import Load, bubble_s
 from stretto.search.frame import Frame, Split
 from stretto.search.front import staircase
 from stretto.search.partition import Choices, Index, cheapest
@@ -26,8 +25,11 @@ LEAST, MOST = 0.5, 1.5
 """Of the layers that a rank had if all were equally busy, what it has at least and at most, but for
 two layers."""
 
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Of a rank's layers, what may rest by another ZeRO stage than the plan's."""
 
-def split(frame: Frame, *, mix: Mix, others: Sequence[float] = (0.0,)) -> Split | None:
+
+def split(frame: Frame, *, mix: Mix) -> Split | None:
     """Give the best way in which a plan's ranks may share the layers; None if none fits.
 
     Where a rank has one stage, stages are cut anywhere between layers; else they are even.
@@ -35,10 +37,10 @@ def split(frame: Frame, *, mix: Mix, others: Sequence[float] = (0.0,)) -> Split 
     Args:
         frame: What else is decided.
         mix: What may run again.
-        others: Shares of a rank's layers that may rest by the frame's other ZeRO stage.
     """
     spans = _Spans.of(frame)
-    rows = _Rows.of_spans(spans.contents, mix, others)
+    shares = (0.0,) if frame.zero is None else SHARES
+    rows = _Rows.of_spans(spans.contents, mix, shares)
     spread, peak = _terms(frame, rows)
     places = [[_best(spread, peak, rows.of == g, r) for g in spans.ids] for r in range(frame.ranks)]
     most = max((len(found) for row in places for found in row), default=0)
@@ -125,12 +127,12 @@ class _Rows:
     other: Number
 
     @staticmethod
-    def of_spans(contents: Sequence[Kinds], mix: Mix, others: Sequence[float]) -> _Rows:
+    def of_spans(contents: Sequence[Kinds], mix: Mix, shares: Sequence[float]) -> _Rows:
         parts = [
             (number, mixed, count)
             for number, kinds in enumerate(contents)
             for mixed in [mix(kinds)]
-            for count in sorted({round(share * len(kinds)) for share in others})
+            for count in sorted({round(share * len(kinds)) for share in shares})
         ]
         return _Rows(
             np.concatenate([np.full(len(mixed), number) for number, mixed, _ in parts]),
@@ -146,21 +148,13 @@ def _terms(frame: Frame, rows: _Rows) -> tuple[Number, Number]:
     index = np.arange(ranks, dtype=np.float64)
     share = Share(index, rows.again[:, None], rows.other[:, None], embeds, predicts)
     cost = rank_cost(share, frame.pieces)
-    seconds, filled = cost.load.total_s, _filled(frame)
+    seconds, filled = cost.load.total_s, frame.filled
     once = sends_s(p, frame.on) + cost.tail_s
     inner = (index > 0) & (index < ranks - 1)
     empty = inner & (rows.again.sum((-2, -1)) == 0)[:, None]
     fits = (cost.memory.total_bytes <= p.machine.memory_bytes) & ~empty
     spread = np.where(fits, filled * seconds, np.inf)
     return spread, np.where(fits, (p.choice.micro_batches - filled) * seconds + once, np.inf)
-
-
-def _filled(frame: Frame) -> Number:
-    """Give how often the schedule waits for another rank's micro-batch: once under 1F1B."""
-    each = frame.pieces.layer
-    one = Load(*(np.asarray(v.flat[0]) for v in (each.forward_s, each.inputs_s, each.weights_s)))
-    idle = bubble_s(frame.choice, slowest=one, others=one)
-    return np.asarray(idle / (max(frame.ranks - 1, 1) * one.total_s))
 
 
 def _best(spread: Number, peak: Number, mine: Index, rank: int) -> list[int]:

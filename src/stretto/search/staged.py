@@ -127,7 +127,12 @@ def step_s(p: Pricing, cost: RankCost, on: Wires) -> Number:
         rounds = m / most * (after + way) + total.sum(-1, keepdims=True) - after
         link = total.sum(-1) + (m - 1) * far.max() + fill
         seconds = np.maximum(seconds, np.maximum(rounds.max(-1), link))
-    straggle = p.stack.straggle * np.log2(np.maximum(c.devices / 8, 1.0))
+    return whole_s(p, seconds)
+
+
+def whole_s(p: Pricing, seconds: Number) -> Number:
+    """Give the seconds of steps with what every step costs, and what its slowest rank loses."""
+    straggle = p.stack.straggle * np.log2(np.maximum(p.choice.devices / 8, 1.0))
     return np.asarray((seconds + p.stack.step_s) * (1 + straggle))
 
 

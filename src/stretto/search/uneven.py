@@ -9,35 +9,35 @@ devices.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-from stretto.cluster import Cluster
+import numpy as np
+
 from stretto.cost import SCHEDULES
 from stretto.search.candidates import Priced
 from stretto.search.constraint import Constraint
 from stretto.search.found import Found
 from stretto.search.frame import Frame
-from stretto.search.layerwise import better, fastest_meshes, mixed, same
+from stretto.search.layerwise import better, fastest, fastest_meshes, same
 from stretto.search.options import Options
-from stretto.search.ranks import other_zero
-from stretto.search.row import Row
 from stretto.search.search import search
 from stretto.search.split import split
 from stretto.search.staged import Staged, priced
 from stretto.search.task import Task
 
-_SCHEDULES = tuple(float(SCHEDULES.index(name)) for name in ("1f1b", "gpipe", "zb-1p"))
+_SCHEDULES = tuple(float(SCHEDULES.index(name)) for name in ("1f1b", "zb-1p"))
 """Of pipelines whose stages may be of any size, and whose ranks exchange with neighbours only."""
 
-_TRIED = 8  # meshes, of those that would be fastest on each part's devices
+_LOOKED_AT = 48  # meshes that would be fastest if all devices were of a part's kind, for each
+_TRIED = 96  # of them
 
 
 def uneven(plan: Priced) -> Staged:
     """Give a plan with its stages cut where it is fastest; as it is where ranks have several."""
     task = plan.task
     as_is = priced(plan.plan, task.model, cluster=task.cluster, stack=task.stack)
-    frame = Frame(task, plan.row, other_zero(int(plan.row.zero)))
+    frame = Frame(task, plan.row)
     if not frame.free:
         return as_is
     best = split(frame, mix=same(frame))
@@ -66,16 +66,13 @@ def across(found: Found) -> Across:
     Args:
         found: A search on the whole cluster, as if all its devices were the slowest.
     """
-    task, best = found.task, None
-    for frame in _frames(found):
-        if best is None or not best.fits or frame.least_s < best.step_s:
-            one = split(frame, mix=mixed(frame))
-            if one is not None:
-                best = better(one.priced(), best) if best else one.priced()
+    task = found.task
+    frames = sorted(_frames(found), key=lambda frame: frame.least_s)[:_TRIED]
+    splits = [*fastest(frames, below_s=np.inf)]
     alike = found.best and priced(
         found.best.plan, task.model, cluster=task.cluster, stack=task.stack
     )
-    return Across(best, alike, tuple(_alone(found)))
+    return Across(splits[-1].priced() if splits else None, alike, tuple(_alone(found)))
 
 
 def _alone(found: Found) -> Iterator[Priced | None]:
@@ -98,5 +95,5 @@ def _frames(found: Found) -> Iterator[Frame]:
             options=Options(order=(0,), schedule=_SCHEDULES),
             constraints=(*found.constraints, whole),
         )
-        for row in fastest_meshes(like, most=_TRIED):
-            yield Frame(task, row, other_zero(int(row.zero)))
+        for row in fastest_meshes(like, most=_LOOKED_AT):
+            yield Frame(task, row)
