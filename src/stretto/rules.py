@@ -140,7 +140,15 @@ class Placement:
 
     def layout(self, dims: Iterable[str]) -> Layout:
         """Give the compute layout of a tensor with logical `dims`."""
-        return Layout(tuple(self.axes.get(d, ()) for d in dims))
+        key = tuple(dims)
+        if key not in self._layouts:
+            self._layouts[key] = Layout(tuple(self.axes.get(d, ()) for d in key))
+        return self._layouts[key]
+
+    @cached_property
+    def _layouts(self) -> dict[tuple[str, ...], Layout]:
+        """Layouts that were asked for: a program asks for the same ones for every micro-batch."""
+        return {}
 
     def resting(self, parameter: Parameter, store: Store) -> Layout:
         """Give the layout in which a parameter, its gradient or its optimizer state rests.

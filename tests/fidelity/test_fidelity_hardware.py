@@ -58,7 +58,7 @@ def test_names_as_papers_write_them(
 
 
 def test_what_is_only_near_is_told() -> None:
-    assert noted("GH200", accel_mem_gb=96, gpus_per_node=4)[0] == "hardware = H200"
+    assert noted("XH200", accel_mem_gb=96, gpus_per_node=4)[0] == "hardware = H200"
     assert noted("A100-80GB", gpus_per_node=8, inter_node_gbps_per_gpu=200) == ()
 
 
@@ -78,17 +78,17 @@ def test_an_mi250x_of_128_gb_is_a_package_of_two() -> None:
 
 
 def test_an_accelerator_without_a_preset_is_scaled_to_its_stated_peak() -> None:
-    one = found("Ascend 910B", peak_tflops_assumed=320, accel_mem_gb=64, gpus_per_node=8)
+    one = found("Instinct X1", peak_tflops_assumed=320, accel_mem_gb=64, gpus_per_node=8)
     assert one.device.peak_flops_per_s("bfloat16") == pytest.approx(320e12)
     assert round(one.memory_bytes / 2**30) == 63
-    assert "A100-80GB, scaled to 320 TFLOP/s" in noted("Ascend 910B", peak_tflops_assumed=320)[0]
+    assert "A100-80GB, scaled to 320 TFLOP/s" in noted("Instinct X1", peak_tflops_assumed=320)[0]
 
 
 def test_one_without_a_peak_is_told_with_all_that_there_are() -> None:
     with pytest.raises(InputError) as caught:
-        found("Ascend 910B")
+        found("Instinct X1")
     (problem,) = caught.value.problems
-    assert problem.rule == "'Ascend 910B' is no accelerator that there is a preset of"
+    assert problem.rule == "'Instinct X1' is no accelerator that there is a preset of"
     assert problem.remedy.startswith("state peak_tflops_assumed, or write one of A100-40GB-PCIe, ")
 
 

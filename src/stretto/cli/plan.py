@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from stretto.cli.arguments import Parser
+from stretto.cli.plan_more import more, over_parts
 from stretto.cli.plan_request import LONGEST, PRECISIONS, Request, request
 from stretto.cli.say import table
 from stretto.cost import stacks
@@ -86,8 +87,9 @@ def _planned(wanted: Request, asked: argparse.Namespace) -> int:
         accepts=partial(_can_emit, trainer, task) if trainer else None,
     )
     if isinstance(found, Found):
-        _give_up(found, asked)
-    plan = found.best.plan
+        return _only_over_parts(found, wanted, asked)
+    told = more(found.found, asked)
+    plan = found.best.plan if trainer or told.plan is None else told.plan.plan
     files = dict(_emit(trainer, found.found.task, plan).files) if trainer else {}
     if asked.save:
         beside = {asked.save.parent / name: text for name, text in files.items()}
@@ -95,16 +97,41 @@ def _planned(wanted: Request, asked: argparse.Namespace) -> int:
     if asked.json:
         from stretto.report.plan_json import tree
 
-        _print_json({**tree(found), "emitted": files})
+        _print_json({**tree(found), **told.tree, "emitted": files})
         return 0
     from stretto.report.plan import page
 
     _print(page(found, notes=wanted.notes))
+    for part in told.pages:
+        _print(part)
     if asked.save:
-        print(f"\nin {asked.save.parent}: {', '.join((asked.save.name, *files))}")
+        fastest = ", the fastest of these plans" if told.plan and not trainer else ""
+        print(f"\nin {asked.save.parent}: {', '.join((asked.save.name, *files))}{fastest}")
     else:
         for name, text in files.items():
             print(f"\n# {name}\n{text}", end="")
+    return 0
+
+
+def _only_over_parts(found: Found, wanted: Request, asked: argparse.Namespace) -> int:
+    """Print the plan that fits over unlike devices, where none does if all are the slowest.
+
+    Raises:
+        InputError: None does, or it cannot be emitted.
+    """
+    told = over_parts(found)
+    if told.plan is None or asked.emit:
+        _give_up(found, asked)
+    if asked.save:
+        _write({asked.save: told.plan.plan.to_toml()})
+    if asked.json:
+        _print_json(told.tree)
+        return 0
+    from stretto.report.plan import heading
+
+    _print(heading(found, wanted.notes))
+    for part in told.pages:
+        _print(part)
     return 0
 
 
@@ -237,6 +264,13 @@ def _parser() -> Parser:
         "--stack", default=stacks.DEFAULT, metavar="NAME",
         help=f"software: {', '.join(stacks.names())} (default: {stacks.DEFAULT})",
     )  # fmt: skip
+    add(
+        "--survivors", nargs="?", type=int, const=0, metavar="N",
+        help="what to go on with when nodes fail, down to N devices (default: half)",
+    )  # fmt: skip
+    add(
+        "--layerwise", action="store_true", help="let layers differ in what they run again or shard"
+    )
     add("--why-not", action="store_true", help="compare the best plan with that of key=value …")
     add("--top", type=int, default=3, metavar="N", help="other plans of each sort (default: 3)")
     add(

@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from stretto.cli.arguments import Pairs
 from stretto.cli.models import model_of
+from stretto.cli.plan_more import survivor_problems
 from stretto.cli.say import attempt
 from stretto.cluster import Cluster, find
 from stretto.cluster.names import split
@@ -73,6 +74,7 @@ def request(options: argparse.Namespace, keys: Pairs, problems: list[Problem]) -
     problems += contradictions(own if options.why_not else (*demands, *own))
     notes: list[str] = []
     task = _task(options, notes, problems)
+    problems += survivor_problems(options.survivors, task)
     if task is not None and options.objective == "cost" and not task.machine.price_per_s:
         rule = f"a device of {task.cluster.name} has no price"
         problems.append(Problem("--objective", rule, "state price_usd_per_hour in its file"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -160,17 +160,28 @@ class Prices:
 
     def compute_s(self, compute: Compute) -> float:
         """Give the seconds that a compute keeps the device busy."""
-        seconds = 0.0
-        for burden in self._burdens(compute):
-            seconds += (
-                self._backward_s(burden) if _is_backward(compute) else self._forward_s(burden)
-            )
-        return seconds
+        return self._taken(compute)[0]
 
     def host_s(self, compute: Compute) -> float:
         """Give the seconds that the host needs to start the kernels of a compute."""
-        kernels = sum(b.kernels for b in self._burdens(compute)) * float(self.machine.launch_s)
-        return kernels * (BACKWARD_KERNELS if _is_backward(compute) else 1.0)
+        return self._taken(compute)[1]
+
+    def _taken(self, compute: Compute) -> tuple[float, float]:
+        """Give the seconds of device and host; blocks of a kind that attend alike take the same."""
+        block, backward = self.program.chain[compute.block], _is_backward(compute)
+        positions = self.program.plan.batch.seq
+        attended = self.program.model.attends_to(block.layer, positions=positions)
+        key = (backward, block.kind, compute.segments, attended)
+        if key not in self._known:
+            burdens = list(self._burdens(compute))
+            one = self._backward_s if backward else self._forward_s
+            kernels = sum(b.kernels for b in burdens) * (BACKWARD_KERNELS if backward else 1.0)
+            self._known[key] = sum(map(one, burdens)), kernels * float(self.machine.launch_s)
+        return self._known[key]
+
+    @cached_property
+    def _known(self) -> dict[Hashable, tuple[float, float]]:
+        return {}
 
     def update_s(self, update: Update, stage: StageProgram) -> float:
         """Give the seconds of an optimizer step."""

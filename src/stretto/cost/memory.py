@@ -156,31 +156,31 @@ def memory(p: Pricing) -> MemoryUse:
     spared = np.where(c.pp > 1, np.minimum((most * c.pp - layers) / 2, c.interleave), 0.0)
     first = np.zeros_like(c.pp)
     last = np.where(_is(p, "zb-v") | _is(p, "vocabulary"), first, c.pp - 1)
-    early, late = _end_elements(p)
-    kept, work = _activations(p)
+    early, late = end_elements(p)
+    kept, work = activations(p)
     uses = [
-        _block(p, _rank(p, first, most - spared, ends=early), kept=kept, work=work),
-        _loss(p, _rank(p, last, most - spared, ends=late), kept=kept),
-        _update(p, _rank(p, first, most - spared, ends=np.maximum(early, late))),
+        block_use(p, _rank(p, first, most - spared, ends=early), kept=kept, work=work),
+        loss_use(p, _rank(p, last, most - spared, ends=late), kept=kept),
+        update_use(p, _rank(p, first, most - spared, ends=np.maximum(early, late))),
     ]
     if np.any(spared > 0):
         second = _rank(p, np.minimum(1, c.pp - 1), most, ends=np.zeros(()))
-        uses.append(_block(p, second, kept=kept, work=work))
-    return functools.reduce(_fuller, uses)
+        uses.append(block_use(p, second, kept=kept, work=work))
+    return functools.reduce(fuller, uses)
 
 
 def _is(p: Pricing, schedule: ScheduleName) -> NDArray[np.bool_]:
     return np.asarray(p.choice.schedule == SCHEDULES.index(schedule))
 
 
-def _fuller(a: MemoryUse, b: MemoryUse) -> MemoryUse:
+def fuller(a: MemoryUse, b: MemoryUse) -> MemoryUse:
     """Give, for each plan, the use with the larger total; the former among equals."""
     more = b.total_bytes > a.total_bytes
     both = ((f.name, getattr(a, f.name), getattr(b, f.name)) for f in fields(MemoryUse))
     return MemoryUse(**{n: np.where(more, y, x) for n, x, y in both})
 
 
-def _end_elements(p: Pricing) -> tuple[Number, Number]:
+def end_elements(p: Pricing) -> tuple[Number, Number]:
     """Give the elements of embeddings and output layer on the first rank and on the loss's."""
     shape, c = p.shape, p.choice
     one, split = shape.vocabulary_parameters, _is(p, "vocabulary")
@@ -190,18 +190,18 @@ def _end_elements(p: Pricing) -> tuple[Number, Number]:
     return early, np.where(together, early, one)
 
 
-def _block(p: Pricing, rank: Rank, *, kept: Number, work: Number) -> MemoryUse:
+def block_use(p: Pricing, rank: Rank, *, kept: Number, work: Number) -> MemoryUse:
     """Give what a rank holds while it runs a block with the most micro-batches in flight."""
     c, w = p.choice, p.choice.value_bytes
     # A layer and the next are gathered, and the gradient of one is on its way.
-    gathered = np.where(c.zero >= 3, (3 * w + c.gradient_bytes) * sum(_layer_elements(p)), 0.0)
+    gathered = np.where(c.zero >= 3, (3 * w + c.gradient_bytes) * sum(layer_elements(p)), 0.0)
     ring = np.where(c.cp > 1, 2 * w * p.tokens * sum(_widths(p)[1:]), 0.0)
     offloaded = np.where(c.offload > 0, 2 * kept, 0.0)
     moved = gathered + ring + offloaded
     return _running(p, rank, kept=kept, moment=0.0, work_bytes=work, transfer_bytes=moved)
 
 
-def _loss(p: Pricing, rank: Rank, *, kept: Number) -> MemoryUse:
+def loss_use(p: Pricing, rank: Rank, *, kept: Number) -> MemoryUse:
     """Give what the rank of the output layer holds at the loss."""
     shape, c, stack = p.shape, p.choice, p.stack
     shares = np.where(_is(p, "vocabulary"), c.pp, 1.0)
@@ -231,7 +231,7 @@ def _running(
     return _use(moment, **resting, **parts, kept_bytes=activations, transfer_bytes=moved)
 
 
-def _update(p: Pricing, rank: Rank) -> MemoryUse:
+def update_use(p: Pricing, rank: Rank) -> MemoryUse:
     """Give what a rank holds while its optimizer updates, for which gradients are widened."""
     c = p.choice
     wide = np.where(c.gradient_bytes < c.master_bytes, c.master_bytes, 0.0)
@@ -272,11 +272,11 @@ def _elements(p: Pricing, rank: Rank, shards: Number | float = 1.0) -> Number:
 
 def _rank(p: Pricing, index: Number, layers: Number, *, ends: Number) -> Rank:
     """Give a rank with so many layers and elements of embeddings and output layer."""
-    plain, routed = _layer_elements(p)
+    plain, routed = layer_elements(p)
     return Rank(index, layers, layers * plain + ends / p.choice.tp, layers * routed)
 
 
-def _layer_elements(p: Pricing) -> tuple[Number, Number]:
+def layer_elements(p: Pricing) -> tuple[Number, Number]:
     """Give the elements of the mean layer on a rank, in use: plain ones, and those of experts."""
     shape, c = p.shape, p.choice
     share = shape.expert_layers / shape.layers
@@ -298,10 +298,10 @@ def _flight(p: Pricing, rank: Rank) -> Number:
 
 def kept_bytes(p: Pricing) -> Number:
     """Give the bytes that a micro-batch keeps in a layer, on a device or on its host."""
-    return _activations(p)[0]
+    return activations(p)[0]
 
 
-def _activations(p: Pricing) -> tuple[Number, Number]:
+def activations(p: Pricing) -> tuple[Number, Number]:
     """Give the bytes that a micro-batch keeps in a layer, and those of the block at work besides.
 
     The first are of the mean layer, the second of the kind that takes more.

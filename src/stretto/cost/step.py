@@ -64,11 +64,7 @@ def step_time(p: Pricing) -> StepTime:
     rank, bubble = _pipeline(p)
     work = rank.forward.plus(rank.again).plus(rank.inputs).plus(rank.weights)
     total = work.times(p.choice.micro_batches)
-    sends, data = _send_s(p), _data_s(p, rank)
-    elements = _optimizer_elements(p)
-    here = 1 - p.choice.optimizer_offload
-    optimizer = memory_s(p.stack.optimizer_bytes * elements * here, p.machine)
-    host = host_s(p, rank, elements=elements)
+    sends, (data, optimizer, host) = _send_s(p), besides_s(p, rank)
     subtotal = total.seconds + bubble + sends + data + optimizer + host + p.stack.step_s
     doublings = np.log2(np.maximum(p.choice.devices / 8, 1.0))
     return StepTime(
@@ -81,6 +77,21 @@ def step_time(p: Pricing) -> StepTime:
         fixed_s=p.stack.step_s + np.zeros_like(bubble),
         straggle_s=subtotal * p.stack.straggle * doublings,
     )
+
+
+def besides_s(p: Pricing, rank: Passes) -> tuple[Number, Number, Number]:
+    """Give the seconds of a step besides passes and sends.
+
+    Of moves of gradients and parameters, of the optimizer, and of what waits in the host's memory.
+
+    Args:
+        p: What is priced.
+        rank: The passes of a micro-batch.
+    """
+    elements = _optimizer_elements(p)
+    here = 1 - p.choice.optimizer_offload
+    optimizer = memory_s(p.stack.optimizer_bytes * elements * here, p.machine)
+    return _data_s(p, rank), optimizer, host_s(p, rank, elements=elements)
 
 
 def _pipeline(p: Pricing) -> tuple[Passes, Number]:
@@ -174,7 +185,8 @@ def _data_s(p: Pricing, rank: Passes) -> Number:
     gathers = np.where((c.zero >= 3) & ~((c.pp > 1) & (c.regather == 0)), c.micro_batches, 1.0)
     reduces = np.where(c.zero >= 2, c.micro_batches, 1.0)
     again = np.where((c.zero >= 3) & (c.regather > 0), gather, 0.0)
-    first = np.where(c.zero >= 3, 1.0 / layers, 0.0)  # of a layer's, before which nothing runs
+    # Before the first layer nothing runs.
+    first = np.where(c.zero >= 3, 1.0 / np.maximum(layers, 1.0), 0.0)
     ahead_s = _exposed(p, gather, stack.gather_overlap * ahead) + first * gather
     back_s = _exposed(p, again + reduce, stack.data_overlap * back) + first * (again + reduce)
     return np.where(c.zero > 0, gathers * ahead_s, 0.0) + reduces * back_s

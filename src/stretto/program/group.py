@@ -10,7 +10,7 @@ from stretto.program.instruction import dims_of
 from stretto.rules import Placement
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Group:
     """Consecutive segments of a block under a placement.
 
@@ -18,6 +18,7 @@ class Group:
         placement: Where tensors lie.
         span: First and one past the last segment.
         segments: The segments.
+        dims: Every logical dimension that they iterate over.
         reads: Values that come from outside.
         writes: Values that are used outside.
     """
@@ -25,6 +26,7 @@ class Group:
     placement: Placement
     span: tuple[int, int]
     segments: tuple[Segment, ...]
+    dims: frozenset[str]
     reads: tuple[Value, ...]
     writes: tuple[Value, ...]
 
@@ -52,13 +54,13 @@ class Group:
 
         It is in parts over every axis that splits what the group iterates over and the value lacks.
         """
-        parts = self.placement.over(dims_of(self.segments), lacking=value.dims)
+        parts = self.placement.over(self.dims, lacking=value.dims)
         reduction: Reduction = "max" if value.kind == "maximum" else "sum"
         return self.placement.layout(value.dims).with_partial(parts, reduction=reduction)
 
     def gradient(self, parameter: Parameter) -> Layout:
         """Give the layout in which the gradient of a parameter comes out."""
-        parts = self.placement.over(dims_of(self.segments), lacking=parameter.dims)
+        parts = self.placement.over(self.dims, lacking=parameter.dims)
         return self.placement.layout(parameter.dims).with_partial(parts)
 
 
@@ -95,4 +97,5 @@ def _group(block: Block, placement: Placement, span: tuple[int, int]) -> Group:
     ends = span[1] == len(block.segments)
     last = {v.name for v in block.segments[-1].writes} if ends else set()
     used = {n: v for n, v in writes.items() if n in later | last}
-    return Group(placement, span, segments, tuple(reads.values()), tuple(used.values()))
+    dims = dims_of(segments)
+    return Group(placement, span, segments, dims, tuple(reads.values()), tuple(used.values()))

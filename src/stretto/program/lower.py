@@ -13,6 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from stretto.errors import ModelError, PlanError
 from stretto.layout import Layout, redistribute
@@ -151,6 +152,18 @@ class _Stage:
         self.parameters = {p.name: p for b in blocks for p in b.parameters}
         uses = Counter(p.name for b in blocks for p in b.parameters)
         self.left = {name: n * plan.micro_batches for name, n in uses.items()}
+        batch = plan.batch
+        self.sizes = placement.sizes | {
+            "batch": batch.micro_batch * plan.replicas, "seq": batch.seq, "time": batch.seq,
+        }  # fmt: skip
+        # Every micro-batch asks the same again.
+        self.redistribute, self.resting = cache(redistribute), cache(placement.resting)
+        self.rest_shape = cache(placement.rest_shape)
+        self.gives, self.gradient = cache(Group.gives), cache(Group.gradient)
+        self.wanted = {
+            direction: {b: self._wanted(direction, b) for b in range(*span)}
+            for direction in (Pass.FORWARD, Pass.BACKWARD)
+        }
 
     # ── the walk ─────────────────────────────────────────────────────────────────────────────────
 
@@ -183,8 +196,9 @@ class _Stage:
 
     def _run(self, use: _Use, following: _Use | None) -> None:
         """Run a block, with the parameters of the next one already on their way."""
-        self._gather(self._wanted(use))
-        self._gather(self._wanted(following))
+        after = self.wanted[following.direction][following.block] if following else ()
+        self._gather(self.wanted[use.direction][use.block])
+        self._gather(after)
         if use.direction is Pass.FORWARD:
             again = _Use(Pass.BACKWARD, use.block, use.micro_batch)
             keep = self.chain[use.block].kind not in self.recomputed or following == again
@@ -194,43 +208,32 @@ class _Stage:
             if not self.kept[use.block, use.micro_batch]:
                 self._forward(use, Phase.RECOMPUTE, keep=True)
             self._backward(use)
-        self.working = {p.name: self.working[p.name] for p in self._wanted(following)}
+        self.working = {p.name: self.working[p.name] for p in after}
 
-    def _wanted(self, use: _Use | None) -> tuple[Parameter, ...]:
+    def _wanted(self, direction: Pass, block: int) -> tuple[Parameter, ...]:
         """Give the parameters that a run of a block reads."""
-        if use is None:
-            return ()
-        if use.direction is Pass.FORWARD:
-            return self.chain[use.block].parameters
-        return tuple(dict.fromkeys(p for g in self.groups[use.block] for p in g.recalled))
+        if direction is Pass.FORWARD:
+            return self.chain[block].parameters
+        return tuple(dict.fromkeys(p for g in self.groups[block] for p in g.recalled))
 
     # ── buffers ──────────────────────────────────────────────────────────────────────────────────
 
     def _new(self, name: str, role: Role, layout: Layout, *, dims: Iterable[str] = (),
              dtype: str | None = None, shape: tuple[int, ...] | None = None,
              parameter: str = "") -> Buffer:  # fmt: skip
-        shape = tuple(self._size(d) for d in dims) if shape is None else shape
+        shape = tuple(self.sizes[d] for d in dims) if shape is None else shape
         spec = Spec(role, shape, layout, dtype or self.compute, parameter)
         assert self.buffers.get(name, spec) == spec, f"buffer {name} is two things"
         self.buffers[name] = spec
         return name
 
-    def _size(self, dim: str) -> int:
-        batch = self.plan.batch
-        local = {
-            "batch": batch.micro_batch * self.plan.replicas,
-            "seq": batch.seq,
-            "time": batch.seq,
-        }
-        return local[dim] if dim in local else self.placement.sizes[dim]
-
     def _rest(self, p: Parameter) -> None:
         """Name what stays of a parameter between steps: itself, and its optimizer state."""
-        layout = self.placement.resting(p, Store.PARAMETER)
-        owned = self.placement.resting(p, Store.OPTIMIZER)
-        shape = self.placement.rest_shape(p, layout)
+        layout = self.resting(p, Store.PARAMETER)
+        owned = self.resting(p, Store.OPTIMIZER)
+        shape = self.rest_shape(p, layout)
         self._new(f"w:{p.name}", Role.PARAMETER, layout, shape=shape, parameter=p.name)
-        shape = self.placement.rest_shape(p, owned)
+        shape = self.rest_shape(p, owned)
         states = ("first", "second") if self._is_master(p) else ("master", "first", "second")
         for state in states:
             self._new(f"{state}:{p.name}", Role.STATE, owned, shape=shape, dtype=self.master,
@@ -238,7 +241,7 @@ class _Stage:
 
     def _is_master(self, p: Parameter) -> bool:
         """Whether the parameter as it rests is its own master weight."""
-        rests = {self.placement.resting(p, s) for s in (Store.PARAMETER, Store.OPTIMIZER)}
+        rests = {self.resting(p, s) for s in (Store.PARAMETER, Store.OPTIMIZER)}
         return self.compute == self.master and len(rests) == 1
 
     def _given(self, m: int) -> None:
@@ -343,7 +346,7 @@ class _Stage:
         """Name what a group writes; what leaves the block in the right layout is the next input."""
         writes = []
         for value in group.writes:
-            layout, dims = group.gives(value), value.dims
+            layout, dims = self.gives(group, value), value.dims
             if value.name == "loss":
                 name = "loss" if not mark else f"loss.m{m}{mark}"
                 self._new(name, Role.ACTIVATION, layout, dtype=self.master)
@@ -381,7 +384,7 @@ class _Stage:
         by_route: dict[Route, list[Leg]] = {}
         for source, target in pairs:
             if source != target:
-                steps = redistribute(self.buffers[source].layout, self.buffers[target].layout)
+                steps = self.redistribute(self.buffers[source].layout, self.buffers[target].layout)
                 by_route.setdefault(route(steps), []).append(Leg(source, target, steps))
         for legs in by_route.values():
             targets = {leg.target for leg in legs}
@@ -447,7 +450,7 @@ class _Stage:
         for value in group.reads:
             if value.kind != "real":
                 continue
-            layout = group.gives(value)
+            layout = self.gives(group, value)
             leaves = value.name == "x"
             if leaves and layout == self.placement.layout(RESIDUAL):
                 name = self._cotangent(b - 1, m)
@@ -475,10 +478,10 @@ class _Stage:
         sums: list[tuple[Buffer, Buffer]] = []
         reductions: list[tuple[Buffer, Buffer]] = []
         for p in group.parameters:
-            raw = group.gradient(p)
-            rest = self.placement.resting(p, Store.GRADIENT)
+            raw = self.gradient(group, p)
+            rest = self.resting(p, Store.GRADIENT)
             rest = rest.with_partial(a for a in raw.partial if a not in rest.axes)
-            shape = self.placement.rest_shape(p, rest)
+            shape = self.rest_shape(p, rest)
             total = self._new(f"g:{p.name}", Role.GRADIENT, rest, dtype=self.master, shape=shape,
                               parameter=p.name)  # fmt: skip
             if raw == rest:
@@ -504,12 +507,12 @@ class _Stage:
             if self.left[p.name]:
                 continue
             total = f"g:{p.name}"
-            owned = self.placement.resting(p, Store.OPTIMIZER)
-            shape = self.placement.rest_shape(p, owned)
+            owned = self.resting(p, Store.OPTIMIZER)
+            shape = self.rest_shape(p, owned)
             if (self.buffers[total].layout, self.buffers[total].shape) == (owned, shape):
                 self.reduced[p.name] = total
             else:
-                steps = redistribute(self.buffers[total].layout, owned)
+                steps = self.redistribute(self.buffers[total].layout, owned)
                 self.pending.setdefault(route(steps), []).append(p)
 
     def _flush(self, *, everything: bool = False) -> None:
@@ -521,9 +524,9 @@ class _Stage:
             if everything or size >= self.plan.communication.bucket_bytes:
                 pairs = []
                 for p in waiting:
-                    owned = self.placement.resting(p, Store.OPTIMIZER)
+                    owned = self.resting(p, Store.OPTIMIZER)
                     name = self._new(f"r:{p.name}", Role.GRADIENT, owned, dtype=self.master,
-                                     shape=self.placement.rest_shape(p, owned),
+                                     shape=self.rest_shape(p, owned),
                                      parameter=p.name)  # fmt: skip
                     self.reduced[p.name] = name
                     pairs.append((f"g:{p.name}", name))
@@ -568,10 +571,10 @@ class _Stage:
             weights, moves = [], []
             for p in bucket:
                 rest = f"w:{p.name}"
-                owned = self.placement.resting(p, Store.OPTIMIZER)
+                owned = self.resting(p, Store.OPTIMIZER)
                 target = rest
                 if self.buffers[rest].layout != owned:
-                    shape = self.placement.rest_shape(p, owned)
+                    shape = self.rest_shape(p, owned)
                     target = self._new(f"n:{p.name}", Role.WORKING, owned, shape=shape,
                                        parameter=p.name)  # fmt: skip
                     moves.append((target, rest))

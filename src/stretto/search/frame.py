@@ -10,14 +10,14 @@ from itertools import accumulate, groupby, pairwise
 import numpy as np
 
 from stretto.cost import SCHEDULES, Choice, Number, Pricing
-from stretto.cost.bubble import Load, bubble_s
+from stretto.cost.bubble import Load
 from stretto.model import Model
 from stretto.plan import Group, Memory, Plan, Recompute, ScheduleName
 from stretto.plan.words import laid_out
 from stretto.rules import Rules
-from stretto.search.ranks import Kinds, Pieces, Share, rank_cost
+from stretto.search.ranks import Kinds, Pieces, RankCost, Share, rank_cost
 from stretto.search.row import ORDERS, Row, choice_of, plan_of
-from stretto.search.staged import Staged, ends, even, priced, rank_of, step_s, whole_s
+from stretto.search.staged import Staged, ends, even, filled, priced, rank_of, step_s, whole_s
 from stretto.search.task import RECOMPUTES, Task
 from stretto.search.wires import Wires, wires
 
@@ -76,19 +76,16 @@ class Frame:
         layers = len(self.kinds.of_layer) + self.pieces.head.total_s.min() / each.min()
         busy, alone = layers / (1 / each).sum(), layers * each.min()
         m, fill = self.choice.micro_batches, 2 * self.on.send_s.sum()
-        far = np.max(self.on.send_s, where=self.on.crosses, initial=0.0)
+        far = np.max(self.on.busy_s, where=self.on.crosses, initial=0.0)
         seconds = max((m - self.filled) * busy + self.filled * alone, (m - 1) * far + alone) + fill
         return float(whole_s(self.pricing, np.asarray(seconds)))
 
     @cached_property
     def filled(self) -> Number:
-        """How often a step waits for a micro-batch of each other rank: once under 1F1B."""
-        each = self.pieces.layer
-        one = Load(
-            *(np.asarray(v.flat[0]) for v in (each.forward_s, each.inputs_s, each.weights_s))
-        )
-        idle = bubble_s(self.choice, slowest=one, others=one)
-        return np.asarray(idle / (max(self.ranks - 1, 1) * one.total_s))
+        """For how many micro-batches of each other rank a step waits."""
+        layer = self.pieces.layer
+        parts = (layer.forward_s, layer.inputs_s, layer.weights_s)
+        return filled(self.choice, Load(*(np.asarray(part.flat[0]) for part in parts)))
 
     @cached_property
     def layer_s(self) -> Number:
@@ -154,12 +151,21 @@ class Split:
     again: Number
     other: Number
 
+    @property
+    def share(self) -> Share:
+        """What each rank has."""
+        index = np.arange(self.frame.ranks, dtype=np.float64)
+        return Share(index, self.again, self.other, *ends(self.frame.schedule, self.frame.ranks))
+
+    @cached_property
+    def cost(self) -> RankCost:
+        """What each rank takes."""
+        return rank_cost(self.share, self.frame.pieces)
+
     @cached_property
     def step_s(self) -> float:
         """Seconds of a step."""
-        frame, index = self.frame, np.arange(self.frame.ranks, dtype=np.float64)
-        share = Share(index, self.again, self.other, *ends(frame.schedule, frame.ranks))
-        return float(step_s(frame.pricing, rank_cost(share, frame.pieces), frame.on))
+        return float(step_s(self.frame.pricing, self.cost, self.frame.on))
 
     def priced(self) -> Staged:
         """Give the plan with its price, rank by rank."""
@@ -190,27 +196,38 @@ class Split:
             kind = self.frame.kinds.of_layer[layer]
             way = int(np.flatnonzero(left[:, kind])[-1])
             left[way, kind] -= 1
-            own = int(self.frame.choice.zero)
-            yield layer, (RECOMPUTES[way], self.frame.zero if place < rest else own)
+            yield layer, (RECOMPUTES[way], self.frame.zero if place < rest else None)
 
     def _groups(self, ways: dict[int, Way]) -> Iterator[Group]:
         """Give the layers that differ from the plan, which recomputes nothing."""
-        own, layers = int(self.frame.choice.zero), range(self.frame.task.model.layers)
+        layers = range(self.frame.task.model.layers)
         for (again, zero), run in groupby(layers, key=ways.__getitem__):
             first, *others = run
             recompute = again if again != "none" else None
-            rules = self.frame.rules(zero) if zero != own else None
+            rules = None if zero is None else self.frame.rules(zero)
             if recompute or rules:
                 yield Group((first, first + 1 + len(others)), recompute, rules)
 
 
-Way = tuple[Recompute, int]
-"""What runs again of a layer, and the ZeRO stage by which it rests."""
+def as_is(frame: Frame) -> Split:
+    """Give the layers to the ranks as the plan of a search does."""
+    way, some = int(frame.row.recompute), int(frame.row.recompute_layers)
+    again = np.zeros((frame.ranks, *frame.pieces.kept_bytes.shape))
+    for stage, layers in enumerate(frame.even_stages):
+        rank = rank_of(stage, ranks=frame.ranks, schedule=frame.schedule)
+        for place, layer in enumerate(layers):
+            here = way if some == 0 or place < some else 0
+            again[rank, here, frame.kinds.of_layer[layer]] += 1
+    return Split(frame, frame.own_layers, again, np.zeros(frame.ranks))
+
+
+Way = tuple[Recompute, int | None]
+"""What runs again of a layer, and the ZeRO stage by which it rests; None for the plan's."""
 
 
 def _short(stages: Sequence[Sequence[Way]], plan: Plan) -> Memory | None:
     """Give the memory of a plan without groups in which layers run again so; None if none does."""
-    if {zero for stage in stages for _, zero in stage} - {plan.words.zero}:
+    if any(zero is not None for stage in stages for _, zero in stage):
         return None
     again = {way for stage in stages for way, _ in stage}
     if len(again) == 1:

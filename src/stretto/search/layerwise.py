@@ -15,10 +15,10 @@ import numpy as np
 from stretto.cost import Number, Pricing
 from stretto.cost.step import step_time
 from stretto.search.found import Found
-from stretto.search.frame import Frame
+from stretto.search.frame import Frame, Split
 from stretto.search.mixture import mixtures
 from stretto.search.row import Row, choice_of
-from stretto.search.split import Kinds, Mix, split
+from stretto.search.split import Content, Mix, split
 from stretto.search.staged import Staged, priced
 
 _LOOKED_AT = 2**15  # of the best plans, for meshes
@@ -59,14 +59,14 @@ def layerwise(found: Found) -> Layerwise:
     assert found.best is not None, "a search that found no plan has nothing to differ from"
     uniform = priced(found.best.plan, task.model, cluster=task.cluster, stack=task.stack)
     free = not _names(found, "recompute", "recompute_layers")
-    tried = [*fastest(_frames(found), below_s=uniform.step_s if uniform.fits else np.inf, free=free)]
+    tried = [
+        *fastest(_frames(found), below_s=uniform.step_s if uniform.fits else np.inf, free=free)
+    ]
     best = better(uniform, tried[-1].priced()) if tried else uniform
     return Layerwise(uniform, best)
 
 
-def fastest(
-    frames: Iterable[Frame], *, below_s: float, free: bool = True
-) -> Iterator[Split]:
+def fastest(frames: Iterable[Frame], *, below_s: float, free: bool = True) -> Iterator[Split]:
     """Give ever faster ways to share out layers, the fastest of all last.
 
     Args:
@@ -103,7 +103,7 @@ def mixed(frame: Frame) -> Mix:
     """Give all mixtures of what may run again."""
     known: dict[tuple[int, ...], Number] = {}
 
-    def mix(kinds: Kinds) -> Number:
+    def mix(kinds: Content) -> Number:
         counts = tuple(kinds.count(kind) for kind in range(len(frame.kinds)))
         if counts not in known:
             known[counts] = mixtures(counts, frame.pieces)
@@ -116,7 +116,7 @@ def same(frame: Frame) -> Mix:
     """Give what the plan of a search runs again, whatever the layers."""
     way, some = int(frame.row.recompute), int(frame.row.recompute_layers)
 
-    def mix(kinds: Kinds) -> Number:
+    def mix(kinds: Content) -> Number:
         found = np.zeros((1, *frame.pieces.kept_bytes.shape))
         for place, kind in enumerate(kinds):
             found[0, way if some == 0 or place < some else 0, kind] += 1

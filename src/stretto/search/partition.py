@@ -62,7 +62,8 @@ def cheapest(choices: Choices) -> tuple[Pick, ...]:
     off: so all that no other choice beats in both sum and peak are seen, and the best is exact.
     """
     low = _lowest_peak(choices)
-    best, shortest, bound = (), np.inf, np.inf
+    best: tuple[Pick, ...] = ()
+    shortest = bound = np.inf
     while (found := _path(choices, below=bound)) is not None:
         picks, total, bound = found
         if total + bound < shortest:

@@ -7,33 +7,33 @@ says.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stretto.cost import SCHEDULES, Choice, MemoryUse, Number, Pricing, taken
 from stretto.cost.bubble import Load
-from stretto.cost.kernels import memory_s
 from stretto.cost.layer import Passes, Work, embedding, head, layer
 from stretto.cost.memory import (
     FRAGMENTS,
     PARTS,
     RESTING,
     Rank,
-    _activations,
-    _block,
-    _end_elements,
-    _fuller,
-    _layer_elements,
-    _loss,
-    _update,
+    activations,
+    block_use,
+    end_elements,
+    fuller,
+    layer_elements,
+    loss_use,
+    update_use,
 )
-from stretto.cost.step import _data_s, _optimizer_elements
+from stretto.cost.step import besides_s
 from stretto.model import Model
 
 _SUMMED = (*RESTING, "kept_bytes", "update_bytes")
-"""Parts of a memory's use that layers of two ZeRO stages add to; of the others the larger counts."""
+"""Parts of a memory's use that layers of two ZeRO stages add up to; of others the larger counts."""
 
 _LEAST = 1e-9  # layers, where there are none: to divide by
 
@@ -103,6 +103,7 @@ class Pieces:
         plain: Elements of a layer's parameters in use, but for experts.
         routed: Those of experts.
         experts: 1 where a kind of layer has experts.
+        again: What of a layer runs again in each way, as fields of a `Choice`.
     """
 
     pricing: Pricing
@@ -115,6 +116,7 @@ class Pieces:
     plain: Number
     routed: Number
     experts: Number
+    again: Mapping[str, Number]
 
     @staticmethod
     def of(
@@ -129,18 +131,16 @@ class Pieces:
             zero: The ZeRO stage besides the plan's; None for `other_zero`.
         """
         names = ("again_core", "again_matrix", "again_pointwise")
-        again = {n: np.stack([getattr(c, n) for c in recomputes])[:, None] for n in names}
+        again = {n: np.stack([getattr(c, n) for c in recomputes]) for n in names}
         layers = p.shape.layers
         kind = Pricing(
-            replace(
-                p.shape, expert_layers=layers * kinds.experts, full_layers=layers * kinds.full
-            ),
-            replace(p.choice, **again),
+            replace(p.shape, expert_layers=layers * kinds.experts, full_layers=layers * kinds.full),
+            replace(p.choice, **{n: shares[:, None] for n, shares in again.items()}),
             taken(p.machine, (..., None, None)),
             p.stack,
         )
-        kept, work = _activations(kind)
-        plain, routed = _layer_elements(kind)
+        kept, work = activations(kind)
+        plain, routed = layer_elements(kind)
         return Pieces(
             p,
             other_zero(int(p.choice.zero)) if zero is None else zero,
@@ -152,6 +152,7 @@ class Pieces:
             plain,
             routed,
             kinds.experts,
+            again,
         )
 
 
@@ -202,7 +203,7 @@ def _plus(one: Load, other: Load) -> Load:
 
 
 def _whole(by_kind: Number) -> Number:
-    return by_kind.sum((-2, -1))
+    return np.asarray(by_kind.sum((-2, -1)))
 
 
 def _classes(share: Share, pieces: Pieces) -> list[tuple[Pricing, Number]]:
@@ -221,6 +222,8 @@ def _tail_s(share: Share, pieces: Pieces, load: Load) -> Number:
     """Give the seconds of what comes once in a step, and of all that ZeRO-3 gathers in it."""
     seconds, zero = np.zeros(()), np.zeros(())
     layers, experts = _whole(share.layers), _whole(share.layers * pieces.experts)
+    ways = share.layers.sum(-1) / np.maximum(layers, _LEAST)[..., None]
+    again = {name: (ways * shares).sum(-1) for name, shares in pieces.again.items()}
     for p, part in _classes(share, pieces):
         shape, c = p.shape, p.choice
         ends = share.embeds + share.predicts - shape.tied * share.embeds * share.predicts
@@ -231,11 +234,12 @@ def _tail_s(share: Share, pieces: Pieces, load: Load) -> Number:
             # A pipeline of one rank has both ends anyway, every other one.
             vocab=shape.vocab * ends / np.where(c.pp == 1, 2.0 - shape.tied, 1.0),
         )
-        q = replace(p, shape=mine)
+        q = replace(p, shape=mine, choice=replace(c, **again))
         ahead = Work(load.forward_s * part, zero, zero, zero, zero, zero, zero)
         back = Work((load.inputs_s + load.weights_s) * part, zero, zero, zero, zero, zero, zero)
-        seconds = seconds + _data_s(q, Passes(ahead, ahead.times(zero), back, back.times(zero)))
-        seconds = seconds + memory_s(p.stack.optimizer_bytes * _optimizer_elements(q), p.machine)
+        passes = Passes(ahead, ahead.times(zero), back, back.times(zero))
+        moved = (part * layers > 0) | (mine.vocab > 0)
+        seconds = seconds + np.where(moved, sum(besides_s(q, passes), zero), 0.0)
     return seconds
 
 
@@ -244,24 +248,25 @@ def _memory(share: Share, pieces: Pieces) -> MemoryUse:
     n, layers = share.layers, _whole(share.layers)
     work = np.where(n > 0, pieces.work_bytes, 0.0).max((-2, -1))
     kept = _whole(n * pieces.kept_bytes) / np.maximum(layers, _LEAST)
-    blocks, losses, updates = [], [], []
+    blocks, losses, updates, parts = [], [], [], []
     for p, part in _classes(share, pieces):
         c = p.choice
-        early, late = _end_elements(p)
+        early, late = end_elements(p)
         shared = c.schedule == SCHEDULES.index("vocabulary")
         ends = np.where(shared, early, np.maximum(early * share.embeds, late * share.predicts))
         plain = part * _whole(n * pieces.plain) + ends / c.tp
         rank = Rank(share.index, layers * part, plain, part * _whole(n * pieces.routed))
-        blocks.append(_block(p, rank, kept=kept, work=work))
-        losses.append(_loss(p, rank, kept=kept))
-        updates.append(_update(p, rank))
-    block, loss, update = (_joined(uses) for uses in (blocks, losses, updates))
-    without = _fuller(block, update)
-    return _where(share.predicts > 0, _fuller(without, loss), without)
+        blocks.append(block_use(p, rank, kept=kept, work=work))
+        losses.append(loss_use(p, rank, kept=kept))
+        updates.append(update_use(p, rank))
+        parts.append(part)
+    block, loss, update = (_joined(uses, parts[-1]) for uses in (blocks, losses, updates))
+    without = fuller(block, update)
+    return _where(share.predicts > 0, fuller(without, loss), without)
 
 
-def _joined(uses: list[MemoryUse]) -> MemoryUse:
-    """Give the use of a rank whose layers rest by two ZeRO stages."""
+def _joined(uses: list[MemoryUse], part: Number) -> MemoryUse:
+    """Give the use of a rank of whose layers `part` rest by another ZeRO stage, the second use."""
     if len(uses) == 1:
         return uses[0]
     one, other = uses
@@ -271,10 +276,10 @@ def _joined(uses: list[MemoryUse]) -> MemoryUse:
     }
     passing = [n for n in PARTS if n not in (*RESTING, "fragment_bytes", "reserve_bytes")]
     lost = FRAGMENTS * sum((parts[n] for n in passing), np.zeros(()))
-    return MemoryUse(**{**parts, "fragment_bytes": lost}, moment=one.moment)
+    return _where(part > 0, MemoryUse(**{**parts, "fragment_bytes": lost}, moment=one.moment), one)
 
 
-def _where(held: Number, use: MemoryUse, otherwise: MemoryUse) -> MemoryUse:
+def _where(held: NDArray[np.bool_], use: MemoryUse, otherwise: MemoryUse) -> MemoryUse:
     """Give `use` where something holds."""
     pairs = ((f.name, getattr(use, f.name), getattr(otherwise, f.name)) for f in fields(MemoryUse))
     return MemoryUse(**{name: np.where(held, a, b) for name, a, b in pairs})

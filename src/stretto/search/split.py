@@ -15,10 +15,10 @@ from stretto.search.partition import Choices, Index, cheapest
 from stretto.search.ranks import Share, rank_cost
 from stretto.search.staged import ends, sends_s
 
-Kinds = tuple[int, ...]
+Content = tuple[int, ...]
 """The kinds of some layers, in order."""
 
-Mix = Callable[[Kinds], Number]
+Mix = Callable[[Content], Number]
 """Gives what may run again of some layers: how many by way and kind, a mixture to a place."""
 
 LEAST, MOST = 0.5, 1.5
@@ -78,7 +78,7 @@ class _Spans:
     """
 
     free: bool
-    contents: tuple[Kinds, ...]
+    contents: tuple[Content, ...]
     sizes: Index
     kinds: Index
 
@@ -92,9 +92,11 @@ class _Spans:
         if frame.free:
             sizes = _sizes(frame)
             layers = range(len(of_layer) + 1)
-            found = [[of_layer[i : i + n] if i + n in layers else None for n in sizes] for i in layers]
+            found = [
+                [of_layer[i : i + n] if i + n in layers else None for n in sizes] for i in layers
+            ]
         else:
-            sizes = [1]
+            sizes = range(1, 2)
             own = [tuple(of_layer[i] for i in layers) for layers in frame.own_layers]
             found = [[content] for content in [*own, None]]
         contents = dict.fromkeys(c for row in found for c in row if c is not None)
@@ -127,7 +129,7 @@ class _Rows:
     other: Number
 
     @staticmethod
-    def of_spans(contents: Sequence[Kinds], mix: Mix, shares: Sequence[float]) -> _Rows:
+    def of_spans(contents: Sequence[Content], mix: Mix, shares: Sequence[float]) -> _Rows:
         parts = [
             (number, mixed, count)
             for number, kinds in enumerate(contents)

@@ -26,8 +26,9 @@ class Staged:
 
     Attributes:
         plan: The plan.
-        layers: Of each stage; a half stands for an attention or a feed-forward block.
-        cost: What each pipeline rank takes.
+        layers: Of each stage; of one that is cut within, its blocks count by FLOPs.
+        share: What each pipeline rank has.
+        cost: What it takes.
         wires: What it lies on.
         limit_bytes: What a device of each rank has.
         step_s: Seconds of a step.
@@ -36,6 +37,7 @@ class Staged:
 
     plan: Plan
     layers: tuple[float, ...]
+    share: Share
     cost: RankCost
     wires: Wires
     limit_bytes: Number
@@ -92,6 +94,7 @@ def priced(plan: Plan, model: Model, *, cluster: Cluster, stack: Stack) -> Stage
     return Staged(
         plan,
         tuple(float(sum(weights.values())) for weights in stages),
+        share,
         cost,
         on,
         np.broadcast_to(p.machine.memory_bytes, ranks),
@@ -103,31 +106,48 @@ def priced(plan: Plan, model: Model, *, cluster: Cluster, stack: Stack) -> Stage
 def step_s(p: Pricing, cost: RankCost, on: Wires) -> Number:
     """Give the seconds of steps; the last axis of `cost` is the pipeline.
 
-    As in the estimate of a plan, any rank may be the one for which the others fill and drain the
-    pipeline; the one with which it takes longest counts. A message within a part is hidden as the
-    software hides it. One that leaves it hides behind other micro-batches only: as many as a rank
-    holds make the way to the last rank and back in one round, and no link carries more than it can.
+    For the busiest rank the others fill and drain the pipeline, as in the estimate of a plan. A
+    message within a part is hidden as the software hides it. One that leaves it hides behind other
+    micro-batches only: as many as a rank holds make the way to the last rank and back in one round,
+    and no link carries more than it can.
     """
-    c, load, m = p.choice, cost.load, p.choice.micro_batches
-    ranks, total = len(on.parts), cost.load.total_s
-    others = Load(
-        *(
-            (v.sum(-1, keepdims=True) - v) / max(ranks - 1, 1)
-            for v in (load.forward_s, load.inputs_s, load.weights_s)
-        )
-    )
-    bubble = bubble_s(c, slowest=load, others=others)
-    fill = 2 * on.send_s.sum()
-    seconds = (m * total + bubble + sends_s(p, on) + cost.tail_s).max(-1) + fill
+    c, m, ranks = p.choice, p.choice.micro_batches, len(on.parts)
+    parts = (cost.load.forward_s, cost.load.inputs_s, cost.load.weights_s)
+    total, besides = np.broadcast_arrays(cost.load.total_s, sends_s(p, on) + cost.tail_s)
+    waits = filled(c, Load(*(part.mean(-1) for part in parts)))
+    busiest = ((m - waits[..., None]) * total + besides).argmax(-1)[..., None]
+
+    def of_busiest(values: Number) -> Number:
+        return np.take_along_axis(np.broadcast_to(values, total.shape), busiest, -1)[..., 0]
+
+    own = [of_busiest(part) for part in parts]
+    others = [
+        (part.sum(-1) - one) / max(ranks - 1, 1) for part, one in zip(parts, own, strict=True)
+    ]
+    bubble = bubble_s(c, slowest=Load(*own), others=Load(*others))
+    fill = 2 * on.send_s.sum(-1)
+    seconds = m * of_busiest(total) + bubble + of_busiest(besides) + fill
     if on.crosses.any():
         far = np.where(on.crosses, on.send_s, 0.0)
         most = _held(c, ranks)
         after = np.cumsum(total[..., ::-1], -1)[..., ::-1]
         way = 2 * np.append(np.cumsum(far[::-1])[::-1], 0.0)
         rounds = m / most * (after + way) + total.sum(-1, keepdims=True) - after
-        link = total.sum(-1) + (m - 1) * far.max() + fill
+        busy = np.max(on.busy_s, where=on.crosses, initial=0.0)
+        link = total.sum(-1) + (m - 1) * busy + fill
         seconds = np.maximum(seconds, np.maximum(rounds.max(-1), link))
     return whole_s(p, seconds)
+
+
+def filled(c: Choice, load: Load) -> Number:
+    """Give for how many micro-batches of each other rank a step waits: for one under 1F1B.
+
+    Args:
+        c: The plan.
+        load: Of the ranks, if they were alike.
+    """
+    idle = bubble_s(c, slowest=load, others=load)
+    return np.asarray(idle / (np.maximum(c.pp - 1, 1) * load.total_s))
 
 
 def whole_s(p: Pricing, seconds: Number) -> Number:
@@ -138,10 +158,11 @@ def whole_s(p: Pricing, seconds: Number) -> Number:
 
 def sends_s(p: Pricing, on: Wires) -> Number:
     """Give the seconds of a step's messages within a part that nothing hides, by rank."""
-    near = np.where(on.crosses, 0.0, on.send_s)
-    beside = np.maximum(np.append(near, 0.0), np.append(0.0, near))
-    c = p.choice
-    return 2 * c.interleave * c.micro_batches * beside * (1 - p.stack.send_overlap)
+    near, c = np.where(on.crosses, 0.0, on.send_s), p.choice
+    none = np.zeros((*near.shape[:-1], 1))
+    beside = np.maximum(np.concatenate([near, none], -1), np.concatenate([none, near], -1))
+    steady = 2 * c.interleave * c.micro_batches * beside
+    return np.asarray(steady * (1 - p.stack.send_overlap))
 
 
 def _held(c: Choice, ranks: int) -> Number:
@@ -209,7 +230,9 @@ def _block_shares(model: Model, positions: int) -> list[float]:
     total: dict[int, float] = {}
     for block, own in zip(model.blocks, flops, strict=True):
         total[block.layer] = total.get(block.layer, 0.0) + own
-    return [own / total[b.layer] if own else 0.0 for b, own in zip(model.blocks, flops, strict=True)]
+    return [
+        own / total[b.layer] if own else 0.0 for b, own in zip(model.blocks, flops, strict=True)
+    ]
 
 
 def _other_zero(plan: Plan) -> int:
@@ -220,7 +243,9 @@ def _other_zero(plan: Plan) -> int:
         words = words_of(plan.mesh, group.rules or plan.rules)
         if replace(words, zero=own.zero, shard=own.shard) != own:
             rule = "differ from the plan's in more than in what data-parallel ranks shard"
-            problems.append(Problem(f"groups.{i}.rules", rule, "change parameter and gradient only"))
+            problems.append(
+                Problem(f"groups.{i}.rules", rule, "change parameter and gradient only")
+            )
         found |= {words.zero} - {own.zero}
     if len(found) > 1:
         rule = f"groups rest by the ZeRO stages {', '.join(map(str, sorted(found)))}"

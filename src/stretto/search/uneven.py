@@ -24,7 +24,6 @@ from stretto.search.options import Options
 from stretto.search.search import search
 from stretto.search.split import split
 from stretto.search.staged import Staged, priced
-from stretto.search.task import Task
 
 _SCHEDULES = tuple(float(SCHEDULES.index(name)) for name in ("1f1b", "zb-1p"))
 """Of pipelines whose stages may be of any size, and whose ranks exchange with neighbours only."""
@@ -59,6 +58,12 @@ class Across:
     alike: Staged | None
     alone: tuple[Priced | None, ...]
 
+    @property
+    def best_alone(self) -> bool:
+        """Whether a part alone is faster than all of them."""
+        alone = [one.step_s for one in self.alone if one is not None]
+        return min(alone, default=np.inf) < (self.plan.step_s if self.plan else np.inf)
+
 
 def across(found: Found) -> Across:
     """Give the best plan over the parts of a cluster, and what it is to be compared with.
@@ -69,10 +74,12 @@ def across(found: Found) -> Across:
     task = found.task
     frames = sorted(_frames(found), key=lambda frame: frame.least_s)[:_TRIED]
     splits = [*fastest(frames, below_s=np.inf)]
-    alike = found.best and priced(
-        found.best.plan, task.model, cluster=task.cluster, stack=task.stack
+    alike = found.best.plan if found.best else None
+    return Across(
+        splits[-1].priced() if splits else None,
+        priced(alike, task.model, cluster=task.cluster, stack=task.stack) if alike else None,
+        tuple(_alone(found)),
     )
-    return Across(splits[-1].priced() if splits else None, alike, tuple(_alone(found)))
 
 
 def _alone(found: Found) -> Iterator[Priced | None]:

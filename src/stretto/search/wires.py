@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ from stretto.cost.collectives import send_s
 Whole = NDArray[np.int64]
 
 
+_SILENT_BYTES_PER_S = 1.0  # of a link over which nothing came: no plan is to use it
+
+
 @dataclass(frozen=True, slots=True)
 class Wires:
     """What the ranks of a pipeline run on, and what a message between neighbours takes.
@@ -24,12 +28,14 @@ class Wires:
         parts: The part of the cluster in which each rank lies; -1 where it lies in several.
         send_s: Seconds of a message from each rank to the next.
         crosses: Whether it leaves a part.
+        busy_s: For how long it keeps the links that it takes from others.
     """
 
     machine: Machine
     parts: tuple[int, ...]
     send_s: Number
     crosses: NDArray[np.bool_]
+    busy_s: Number
 
 
 def wires(p: Pricing, cluster: Cluster) -> Wires:
@@ -46,9 +52,10 @@ def wires(p: Pricing, cluster: Cluster) -> Wires:
     if cluster.links:
         edges = Edges.of(p.choice, cluster)
         machine, sends = edges.carried(p, cluster)
-        return Wires(machine, (0,) * ranks, sends, crosses)
+        return Wires(machine, (0,) * ranks, sends, crosses, sends)
     one = send_s(message_bytes(p), stride=p.choice.pp_stride, machine=p.machine)
-    return Wires(p.machine, (0,) * ranks, np.broadcast_to(one, (ranks - 1,)), crosses)
+    sends = np.broadcast_to(one, (ranks - 1,))
+    return Wires(p.machine, (0,) * ranks, sends, crosses, sends)
 
 
 def message_bytes(p: Pricing) -> Number:
@@ -79,15 +86,15 @@ def _over_parts(p: Pricing, cluster: Cluster) -> Wires:
     size = message_bytes(p)
     within = np.broadcast_to(send_s(size, stride=p.choice.pp_stride, machine=machine), len(parts))
     crosses = (part[1:] != part[:-1]).any(axis=1)
-    across = _crossing_s(size, cluster.levels[-1], p.choice)
-    return Wires(machine, parts, np.where(crosses, across, within[:-1]), crosses)
+    busy = np.where(crosses, _crossing_s(size, cluster.levels[-1], p.choice), within[:-1])
+    sends = busy + np.where(crosses, cluster.levels[-1].latency_s, 0.0)
+    return Wires(machine, parts, sends, crosses, busy)
 
 
 def _crossing_s(size: Number, level: Level, c: Choice) -> Number:
-    """Give the seconds of a message between parts, which all ranks of a stage send at once."""
+    """Give for how long a message between parts keeps its link: all ranks of a stage send it."""
     senders = np.minimum(level.sharers, c.dp * c.cp * c.tp)
-    rate = level.alone_bytes_per_s / (senders * level.oversubscription)
-    return size / rate + level.latency_s
+    return size * senders * level.oversubscription / level.alone_bytes_per_s
 
 
 # ── measured links ───────────────────────────────────────────────────────────────────────────────
@@ -111,7 +118,7 @@ class Edges:
         """Give the pairs of one plan."""
         nodes = devices(c) // cluster.per_node
         flat = nodes.reshape(len(nodes), -1)
-        sends = (np.stack([a, b], -1) for a, b in zip(flat[:-1], flat[1:], strict=True))
+        sends = (np.stack([a, b], -1) for a, b in pairwise(flat))
         return Edges(
             tuple(_ring_edges(rank) for rank in nodes),
             tuple(_apart(np.concatenate([one, one[:, ::-1]])) for one in sends),
@@ -124,10 +131,14 @@ class Edges:
 
 
 def slowest(cluster: Cluster, edges: Sequence[Whole]) -> Number:
-    """Give the measured bytes per second of the slowest of each of some sets of links; ∞ of none.
-    """
-    links = np.asarray(cluster.links)
+    """Give the measured bytes per second of the slowest link of each set; ∞ where there is none."""
+    links = speeds(cluster)
     return np.array([np.min(links[pairs[:, 0], pairs[:, 1]], initial=np.inf) for pairs in edges])
+
+
+def speeds(cluster: Cluster) -> Number:
+    """Give the measured bytes per second from one device of each node to one of each other."""
+    return np.asarray(np.maximum(cluster.links, _SILENT_BYTES_PER_S), dtype=np.float64)
 
 
 def measured(machine: Machine, cluster: Cluster, bytes_per_s: Number) -> Machine:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from heapq import heappop, heappush
-from itertools import pairwise
 
 import numpy as np
 
@@ -36,6 +35,8 @@ class _Clock:
     """What is under way.
 
     Attributes:
+        after: Tasks that wait, in the order of those that they wait for.
+        first: Where in `after` those that wait for a task begin.
         need: How many tasks each task still waits for.
         due: When a task will be done at its present pace; infinite before it begins.
         left: Seconds alone that it had still to do when its pace last changed.
@@ -49,8 +50,8 @@ class _Clock:
     """
 
     __slots__ = (
-        "after", "begun", "contention", "device", "done", "due", "ends", "events", "flights",
-        "graph", "hides", "left", "load", "need", "pace", "running", "since", "speed",
+        "after", "begun", "contention", "device", "done", "due", "ends", "events", "first",
+        "flights", "graph", "hides", "left", "load", "need", "pace", "running", "since", "speed",
     )  # fmt: skip
 
     def __init__(self, graph: Graph, contention: float) -> None:
@@ -58,7 +59,7 @@ class _Clock:
         self.graph, self.contention = graph, contention
         self.device, self.hides = graph.device.tolist(), graph.hides.tolist()
         self.ends = graph.ends
-        self.after, self.need = _edges(graph)
+        self.after, self.first, self.need = _edges(graph)
         self.begun, self.done = [math.inf] * count, [math.inf] * count
         self.due, self.since, self.pace = [math.inf] * count, [0.0] * count, [-1.0] * count
         self.left = graph.work_s.tolist()
@@ -70,7 +71,8 @@ class _Clock:
     def run(self) -> None:
         """Play until nothing moves any more."""
         due, floor, done, events = self.due, self.graph.floor_s.tolist(), self.done, self.events
-        device, running, after, need = self.device, self.running, self.after, self.need
+        device, running, need = self.device, self.running, self.need
+        after, first = self.after, self.first
         dying = _halted(self.graph, need)
         self.begin([task for task, n in enumerate(need) if n == 0], 0.0, [])
         while events:
@@ -90,7 +92,7 @@ class _Clock:
             if dying and task in dying:
                 touched += self.lose(dying[task])
             ready = []
-            for other in after[task]:
+            for other in after[first[task] : first[task + 1]]:
                 need[other] -= 1
                 if not need[other]:
                     ready.append(other)
@@ -125,11 +127,11 @@ class _Clock:
 
     def go_on(self, player: int, t: float) -> None:
         """Set the paces of what a player has under way."""
-        task, flights, pace = self.running[player], self.flights[player], 1.0
-        if flights:
-            pace = self.speed[player] = self._speed(player)
-        if task >= 0 and self.pace[task] != pace:
-            self._change(task, pace, t)
+        task, flights = self.running[player], self.flights[player]
+        if task >= 0:
+            pace = self.speed[player] = self._speed(player) if flights else 1.0
+            if self.pace[task] != pace:
+                self._change(task, pace, t)
         for message in flights:
             pace = self._share(message)
             if self.pace[message] != pace:
@@ -190,14 +192,13 @@ class _Clock:
             heappush(self.events, (due, task))
 
 
-def _edges(graph: Graph) -> tuple[list[list[int]], list[int]]:
-    """Give for each task those that wait for it, and how many it waits for."""
+def _edges(graph: Graph) -> tuple[list[int], list[int], list[int]]:
+    """Give who waits, in the order of what for; where each task's begin; how many it waits for."""
     count = len(graph.device)
     order = np.argsort(graph.before, kind="stable")
-    starts = np.searchsorted(graph.before[order], np.arange(count + 1)).tolist()
-    waiting = graph.after[order].tolist()
-    after = [waiting[a:b] for a, b in pairwise(starts)]
-    return after, np.bincount(graph.after, minlength=count).tolist()
+    first = np.searchsorted(graph.before[order], np.arange(count + 1)).tolist()
+    need = np.bincount(graph.after, minlength=count).tolist()
+    return graph.after[order].tolist(), first, need
 
 
 def _halted(graph: Graph, need: list[int]) -> dict[int, int]:

@@ -63,14 +63,24 @@ class Site:
 
     def message_s(self, message: Message, ranks: Sequence[int]) -> float:
         """Give the seconds of a message among `ranks` alone: as long as on the thinnest links."""
-        prices, thin = self._prices[0], self._thin[list(ranks)].max(axis=0)
-        if thin.max() > 1.0:
-            links = tuple(
-                replace(link, bytes_per_s=link.bytes_per_s / factor)
-                for link, factor in zip(prices.machine.links, thin, strict=True)
-            )
-            prices = replace(prices, machine=replace(prices.machine, links=links))
-        return prices.message_s(message, ranks)
+        thin = tuple(self._thin[list(ranks)].max(axis=0).tolist())
+        far = self.levels(np.array([ranks])).tolist()
+        key = message, thin, len(ranks), max(ranks) - min(ranks), *far
+        if key not in self._known:
+            self._known[key] = self._through(thin).message_s(message, ranks)
+        return self._known[key]
+
+    @cached_property
+    def _known(self) -> dict[Hashable, float]:
+        return {}
+
+    def _through(self, thin: Sequence[float]) -> Prices:
+        """Give prices on links of which each level carries so many times less."""
+        links = tuple(
+            replace(link, bytes_per_s=link.bytes_per_s / factor)
+            for link, factor in zip(self.links, thin, strict=True)
+        )
+        return replace(self._prices[0], machine=replace(self._prices[0].machine, links=links))
 
     def levels(self, groups: Ints) -> Ints:
         """Give for each row of ranks the index of the innermost level of links that joins them."""

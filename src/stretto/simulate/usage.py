@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stretto.simulate.graph import Floats
-from stretto.simulate.symmetry import Ints
 from stretto.simulate.timeline import KINDS, Timeline
 
 
@@ -41,33 +39,23 @@ def usages(line: Timeline) -> tuple[Usage, ...]:
 
 def _usage(line: Timeline, player: int) -> Usage:
     rows = np.flatnonzero(line.player == player)
-    kinds = [KINDS.index(kind) for kind in ("device", "vote")]
-    heads = _in_order(line, rows[np.isin(line.kind[rows], kinds)])  # what waits for messages
+    device, vote = KINDS.index("device"), KINDS.index("vote")
+    heads = rows[np.isin(line.kind[rows], (device, vote))]  # what waits for messages
+    heads = heads[np.argsort(line.start_s[heads], kind="stable")]
+    taken = np.bincount(
+        line.kind[heads], line.stop_s[heads] - line.start_s[heads], minlength=len(KINDS)
+    )
     since, until = np.append(0.0, line.stop_s[heads[:-1]]), line.start_s[heads]
-    exposed = dict.fromkeys(KINDS[2:], 0.0)
-    waiting = (until > since) & (line.player[line.cause[heads]] == player)
-    cause, since, until = line.cause[heads][waiting], since[waiting], until[waiting]
-    for stream in np.unique(line.stream[cause]):
-        queue = _in_order(line, rows[line.stream[rows] == stream])
-        under_way = _covered(line, queue, until) - _covered(line, queue, since)
-        for kind in np.unique(line.kind[cause[line.stream[cause] == stream]]):
-            mine = (line.stream[cause] == stream) & (line.kind[cause] == kind)
-            exposed[KINDS[kind]] += float(under_way[mine].sum())
-    taken = line.stop_s[heads] - line.start_s[heads]
-    busy = float(taken[line.kind[heads] == kinds[0]].sum())
-    exposed["vote"] += float(taken[line.kind[heads] == kinds[1]].sum())
-    bubble = line.step_s - busy - sum(exposed.values())
-    return Usage(line.alike[player][0], busy, exposed, max(0.0, bubble))
-
-
-def _in_order(line: Timeline, rows: Ints) -> Ints:
-    return rows[np.argsort(line.start_s[rows], kind="stable")]
-
-
-def _covered(line: Timeline, rows: Ints, times_s: Floats) -> Floats:
-    """Give for how long before each time one of `rows` was under way; they do not overlap."""
-    start, stop = line.start_s[rows], line.stop_s[rows]
-    total = np.append(0.0, np.cumsum(stop - start))
-    begun = np.searchsorted(start, times_s, side="right")
-    beyond = np.where(begun > 0, np.maximum(stop[begun - 1] - times_s, 0.0), 0.0)
-    return total[begun] - beyond
+    at = line.cause[heads]
+    while True:
+        # A wait is for the message that ends it, before that for what this waited for, and so on.
+        mine = (until > since) & (line.player[at] == player) & (line.kind[at] != device)
+        at, since, until = at[mine], since[mine], until[mine]
+        if not len(at):
+            break
+        begun = np.maximum(line.start_s[at], since)
+        taken += np.bincount(line.kind[at], until - begun, minlength=len(KINDS))
+        at, until = line.cause[at], begun
+    busy, exposed = float(taken[device]), dict(zip(KINDS[2:], taken[2:].tolist(), strict=True))
+    bubble = max(0.0, line.step_s - float(taken.sum()))
+    return Usage(line.alike[player][0], busy, exposed, bubble)
