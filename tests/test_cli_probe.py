@@ -114,6 +114,16 @@ def test_no_number_of_ranks_but_a_whole_one_is_taken(capfd: pytest.CaptureFixtur
     assert "write a whole number of 1 or more" in capfd.readouterr().err
 
 
+def test_more_ranks_than_devices_can_bear_are_refused(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "devices", lambda: 2)
+    assert main(["probe", "--quick", "--ranks", "9"]) == 2
+    told = capfd.readouterr().err
+    assert "9 ranks would share 2 devices, and measure their waiting" in told
+    assert "use at most 8" in told
+
+
 def test_a_rank_that_fails_ends_all_and_is_named(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,7 +64,7 @@ def survivor_problems(least: int | None, task: Task | None) -> tuple[Problem, ..
 
 
 def over_parts(found: Found) -> More:
-    """Give the best plan whose stages are sized to the devices of a cluster's parts, if it has some.
+    """Give the best plan whose stages are sized to the devices of each part, if there are several.
 
     Args:
         found: A search on all devices as if they were the slowest, whether it found a plan or not.

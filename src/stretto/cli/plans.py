@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stretto.cli.models import batch_for
-from stretto.cluster import Cluster, local
+from stretto.cluster import Cluster, Part, local
 from stretto.errors import PlanError, Problem
 from stretto.model import Model
 from stretto.plan import Plan, override
@@ -118,7 +118,8 @@ def devices() -> int:
 
 def cluster_of(ranks: int, *, here: int) -> Cluster:
     """Give the machines on which `ranks` run, `here` of them on this one, as one like it."""
-    return local(devices=here).at(ranks)
+    # Each host shares its memory among the ranks that it runs.
+    return replace(local(devices=ranks), parts=(Part(local(devices=here).device, ranks),))
 
 
 def _gpus() -> int:

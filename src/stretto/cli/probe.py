@@ -44,6 +44,10 @@ examples:
 """
 
 
+_EACH = 4
+"""The most ranks that may share a GPU or core where they are measured."""
+
+
 def run(arguments: Sequence[str]) -> int:
     """Measure, fit, write the file, and print what was found."""
     parser = _parser()
@@ -55,6 +59,10 @@ def run(arguments: Sequence[str]) -> int:
         if options.ranks not in (None, world.size):
             rule = f"{options.ranks} are asked for, but {world.size} were started"
             problems.append(Problem("--ranks", rule, "leave it out"))
+    most = _EACH * devices()
+    if world is None and options.ranks is not None and options.ranks > most:
+        rule = f"{options.ranks} ranks would share {devices()} devices, and measure their waiting"
+        problems.append(Problem("--ranks", rule, f"use at most {most}"))
     if world is None or world.rank == 0:
         problems += _refused(options.out)
     if problems:

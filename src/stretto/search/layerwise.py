@@ -22,7 +22,7 @@ from stretto.search.split import Content, Mix, split
 from stretto.search.staged import Staged, priced
 
 _LOOKED_AT = 2**15  # of the best plans, for meshes
-_TRIED = 8  # meshes
+_TRIED = 24  # meshes
 _MESH = ("pp", "dp", "cp", "tp", "ep", "etp", "micro_batch", "schedule", "interleave")
 
 OTHER_ZERO = ((2, 3), (2, 3), (1, 3), (1, 2))

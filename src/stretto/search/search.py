@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -21,9 +21,9 @@ from stretto.search.constraint import Constraint, contradictions, widened
 from stretto.search.found import Found, Objective, Rejection
 from stretto.search.options import Options
 from stretto.search.row import Row, choice_of
-from stretto.search.rule import LAYOUT, REST, Mask, Rule
+from stretto.search.rule import LAYOUT, REST, Mask
 from stretto.search.runnable import refusals
-from stretto.search.space import LAYOUT_FIELDS, Grid, along, grids
+from stretto.search.space import Grid, along, grids
 from stretto.search.task import Task
 
 T = TypeVar("T", bound=np.generic)
@@ -79,6 +79,22 @@ def offloaded(found: Found) -> Found:
     )
 
 
+def demanded(
+    task: Task, constraints: Sequence[Constraint], options: Options
+) -> Iterator[Grid]:
+    """Give the plans that are tried and meet the constraints on decisions; most break a rule.
+
+    Args:
+        task: What is searched for.
+        constraints: What is demanded.
+        options: What is tried.
+    """
+    for grid in grids(task, options):
+        for c in (c for c in constraints if c.before):
+            grid = _meeting(grid, c)
+        yield grid
+
+
 class _Run:
     """One search, while it counts."""
 
@@ -104,6 +120,10 @@ class _Run:
 
     def priced(self, grid: Grid) -> Iterator[Candidates]:
         """Give the plans of a grid that can be."""
+        for c in (c for c in self.constraints if c.before):
+            kept = _meeting(grid, c)
+            self.count(_demanded(c), int(grid.weights.sum() - kept.weights.sum()), str)
+            grid = kept
         grid = self._laid_out(grid)
         legal = self._legal(grid)
         if not legal.any():
@@ -115,8 +135,8 @@ class _Run:
             yield from self._fitting(along(rows, [index]), legal[index])
 
     def _laid_out(self, grid: Grid) -> Grid:
-        """Give the layouts that meet the constraints on layouts and keep their rules."""
-        for rule in (*self._demands(LAYOUT_FIELDS), *LAYOUT):
+        """Give the layouts that keep their rules."""
+        for rule in LAYOUT:
             kept = np.broadcast_to(rule.holds(grid.rows, self.task), grid.rows.pp.shape).ravel()
             if not kept.all():
                 first = grid.rows.at(grid.cell(~kept))
@@ -126,24 +146,17 @@ class _Run:
         return grid
 
     def _legal(self, grid: Grid) -> Mask:
-        """Tell which plans of a grid meet the other constraints on decisions and keep all rules."""
+        """Tell which plans of a grid keep the other rules."""
         legal = np.ones(grid.rows.shape, dtype=np.bool_)
         for mask in grid.own:
             legal &= mask
-        others = [f.name for f in fields(Row) if f.name not in LAYOUT_FIELDS]
-        for rule in (*self._demands(others), *REST):
+        for rule in REST:
             broken = legal & ~rule.holds(grid.rows, self.task)
             if broken.any():
                 first = grid.rows.at(np.argmax(broken))
                 self.reject(rule.reason, broken, partial(rule.text, first, self.task))
                 legal &= ~broken
         return legal
-
-    def _demands(self, names: Sequence[str]) -> Iterator[Rule]:
-        """Give the constraints on some decisions as rules."""
-        for c in self.constraints:
-            if c.key in names:
-                yield Rule(_demanded(c), "", partial(_meets, c))
 
     def _fitting(self, rows: Row, legal: Mask) -> Iterator[Candidates]:
         """Give the plans of a grid that fit and meet the constraints on what they take."""
@@ -201,8 +214,10 @@ def _demanded(constraint: Constraint) -> str:
     return f"constraint {constraint.text}"
 
 
-def _meets(constraint: Constraint, row: Row, _: Task) -> Mask:
-    return constraint.holds({constraint.key: getattr(row, constraint.key)})
+def _meeting(grid: Grid, constraint: Constraint) -> Grid:
+    """Give the plans of a grid that meet a constraint on a decision."""
+    met = constraint.holds({constraint.key: getattr(grid.rows, constraint.key)})
+    return grid.demanding(constraint.key, met)
 
 
 def _packed(rows: Row, kept: Mask, use: Number) -> tuple[Row, Mask, Number]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
 import numpy as np
@@ -26,6 +26,13 @@ from stretto.search.task import RECOMPUTES, Task
 
 LAYOUT_FIELDS = ("pp", "dp", "cp", "tp", "ep", "etp", "order", "micro_batch", "micro_batches")
 """The fields of a `Row` that vary along the first axis alone."""
+
+_FACTORS = (
+    ("zero", "shard", "regather"),
+    ("schedule", "interleave", "recompute", "recompute_layers"),
+    ("sequence", "tensor_overlap", "two_level", "codec", "offload", "optimizer_offload"),
+)
+"""The other fields, by the mask in `Grid.own` that varies along their axes."""
 
 Columns = Mapping[str, Number]
 """Fields of a `Row`, by name."""
@@ -52,7 +59,16 @@ class Grid:
     def weights(self) -> Number:
         """How many plans of its own each layout has."""
         counts = [np.count_nonzero(mask, axis=(1, 2, 3, 4)) for mask in self.own]
-        return np.asarray(np.prod(np.broadcast_arrays(*counts), axis=0))
+        whole = np.broadcast_arrays(*counts, np.ones(len(self.rows.pp)))
+        return np.asarray(np.prod(whole, axis=0))
+
+    def demanding(self, name: str, met: Mask) -> Grid:
+        """Give the plans of which a decision, by its name in `Row`, meets what is demanded of it."""
+        if name in LAYOUT_FIELDS:
+            return self.layouts(np.broadcast_to(met, self.rows.pp.shape).ravel())
+        pairs = zip(self.own, _FACTORS, strict=True)
+        grid = replace(self, own=tuple(mask & met if name in own else mask for mask, own in pairs))
+        return grid.layouts(grid.weights > 0)
 
     def cell(self, wanted: Mask) -> int:
         """Give a cell, whatever it decides otherwise, of the first layout of some."""

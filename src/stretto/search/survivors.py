@@ -56,10 +56,10 @@ def survivors(
     Args:
         found: A search that found a plan for all devices.
         least: The fewest devices that may be left; None for half of them.
-        step: Devices that fail together; None for a node.
+        step: Devices that fail together; None for a node, of a single node for one of its devices.
     """
     task = found.task
-    step = step or task.cluster.per_node
+    step = step or (task.cluster.per_node if task.cluster.nodes > 1 else 1)
     least = least or max(1, task.devices // 2)
     options = narrowed(found)
     options = replace(options, recompute=tuple({*options.recompute, _FULL}))
