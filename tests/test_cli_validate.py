@@ -45,13 +45,25 @@ def test_every_row_is_printed_with_what_it_assumes_then_sources_and_all(stretto:
     lines = out.splitlines()
     assert [line.split()[0] for line in lines[1:5]] == ["a-1", "a-2", "assumed:", "b-1"]
     assert "    assumed: dp_sharding = zero1" in lines
-    assert lines[1].split()[2] == "8,192" and lines[1].split()[-2:] == ["ok", "fits"]
-    assert lines[4].split()[-2:] == ["OOM", "OOM"]
+    assert lines[1].split()[2] == "8,192" and lines[1].split()[-2:] == ["ok", "yes"]
+    assert lines[4].split()[-2:] == ["OOM", "no"]
     assert any(line.startswith("a ") and line.split()[1] == "2" for line in lines)
     assert "throughput   2 rows: median error" in out
-    assert "peak memory  1 rows: median error" in out
+    assert "peak memory  1 row: median error" in out
     assert "out of it    1 of 1 found; 0 of 2 that ran are predicted not to" in out
     assert "1 groups that differ only in plan" in out
+
+
+def test_no_line_is_wider_than_100(stretto: Stretto) -> None:
+    long = changed(
+        id="a-row-of-a-table-with-a-name-that-is-long", year=None, precision=None, vocab=None,
+        tied_embeddings=None, recompute=None, dp_sharding=None, tp=None, pp=None, dp=None, cp=None,
+    )  # fmt: skip
+    Path("long.jsonl").write_text(json.dumps(long))
+    _, out, _ = stretto("long.jsonl")
+    assert max(map(len, out.splitlines())) <= 100
+    assert out.count("assumed:") == 1 and "\n      " in out  # what is assumed goes on indented
+    assert long["id"] in out.splitlines()
 
 
 def test_rows_that_cannot_be_used_are_listed_with_the_reason_and_the_rest_is_validated(

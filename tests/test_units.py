@@ -32,6 +32,8 @@ from stretto.units import Quantity, parse, show_bytes, show_count, show_seconds
         ("1h", "s", 3600),
         ("700W", "w", 700),
         ("1.2kW", "w", 1200),
+        ("4.3MJ", "j", 4.3e6),
+        ("2kWh", "j", 7.2e6),
     ],
 )
 def test_a_number_with_a_unit_is_read_in_the_base_unit(

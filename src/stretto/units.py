@@ -8,7 +8,7 @@ from typing import Literal
 
 from stretto.errors import InputError, Problem
 
-Quantity = Literal["bytes", "bytes_per_s", "flops", "flops_per_s", "s", "w"]
+Quantity = Literal["bytes", "bytes_per_s", "flops", "flops_per_s", "s", "w", "j"]
 
 _DECIMAL = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
 _BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
@@ -23,6 +23,8 @@ _UNITS: dict[str, tuple[Quantity, float]] = {
     "FLOP": ("flops", 1.0),
     "FLOP/s": ("flops_per_s", 1.0),
     "W": ("w", 1.0),
+    "J": ("j", 1.0),
+    "Wh": ("j", 3600.0),
 }
 _TIMES = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 _NUMBER = re.compile(r"^\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(\S*)\s*$")
@@ -53,6 +55,7 @@ def parse(text: str, quantity: Quantity, *, field: str = "value") -> float:
         "flops_per_s": "989TFLOP/s",
         "s": "1.5us",
         "w": "700W",
+        "j": "1.2kWh or 4.3MJ",
     }[quantity]
     raise InputError(
         Problem(field, f"{text!r} is not a number with a unit of {quantity}", f"write {example}")

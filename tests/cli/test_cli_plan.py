@@ -15,6 +15,7 @@ import pytest
 from stretto.cli import main
 from stretto.cluster import find
 from stretto.cost import cost, stack
+from stretto.huggingface import write_config
 from stretto.plan import Plan
 from stretto.presets import PRESETS
 
@@ -168,13 +169,27 @@ REFUSED = {
     "two numbers": (("gpt2", "--cluster", "h100x8", "--gpus", "9"), ["has 8 devices, not 9"]),
     "part of a sequence": (
         ("gpt2", "--cluster", "h100x8", "--batch-tokens", "1000"),
-        ["1,000 % 1,024 = 1,000", "use 1024 (1 sequences)"],
+        ["1,000 % 1,024 = 1,000", "use 1024 (1 sequence)"],
     ),
     "no sequence": (("gpt2", "--cluster", "h100x8", "--seq", "0"), ["--seq", "below 1"]),
     "long sequences": (("gpt2", "--cluster", "h100x8", "--seq", "2048"), ["has learned 1024"]),
     "contradiction": (
         ("gpt2", "--cluster", "h100x8", "--constraint", "tp<=2", "--constraint", "tp>=4"),
         ["no value meets tp<=2 and tp>=4"],
+    ),
+    "a limit without its option": (
+        ("gpt2", "--cluster", "h100x8", "memory<=70GB"),
+        ["is no model", "write --constraint 'memory<=70GB'"],
+    ),
+    "part of a ZeRO stage": (("gpt2", "--cluster", "h100x8", "zero=1.5"), ["a whole number"]),
+    "more tokens than there are": (
+        ("gpt2", "--cluster", "h100x8", "--tokens", "1e999"),
+        ["--tokens", "no whole number of tokens"],
+    ),
+    "positions in thousands": (("gpt2", "--cluster", "h100x8", "--seq", "8k"), ["--seq", "'8k'"]),
+    "a model that a trainer does not know": (
+        ("mixtral-8x7b", "--cluster", "h100x16", "--emit", "nanotron"),
+        ["model.experts", "nanotron has no option"],
     ),
     "together nothing": (
         ("gpt2", "--cluster", "h100x8", "--constraint", "tp>=4", "--constraint", "pp>=4"),
@@ -269,6 +284,81 @@ def test_what_is_emitted_is_printed_where_nothing_is_saved(
     _, out, _ = asked(capsys, *SMALL, "--emit", "megatron")
     assert "# megatron.sh\n#!/usr/bin/env bash" in out
     assert "pretrain_gpt.py" in out
+
+
+def test_what_is_emitted_replaces_no_file(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "megatron.sh").write_text("mine")
+    file = tmp_path / "plan.toml"
+    status, _, err = asked(capsys, *SMALL, "--emit", "megatron", "--save", str(file))
+    assert status == 2
+    assert "megatron.sh" in err and "exists already" in err
+    assert (tmp_path / "megatron.sh").read_text() == "mine"
+    assert not file.exists()
+
+
+def test_a_plan_that_can_be_emitted_is_not_told_as_another_than_the_best(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ("dp=8", "tp=2", "zero=1", "schedule=1f1b", "tensor_overlap=true")
+    _, out, _ = asked(capsys, *SMALL, *words, "--emit", "megatron")
+    assert "the best of those that can be emitted" not in out
+    status, out, err = asked(capsys, *SMALL, *words, "--emit", "deepspeed")
+    assert (status, out) == (2, "")
+    assert "tensor_overlap" in err
+
+
+def test_the_best_plan_that_runs_can_be_saved_and_shown(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "plan.toml"
+    best = as_json(capsys, *SMALL)
+    tree = as_json(capsys, *SMALL, "runs=true", "--save", str(file))
+    assert tree["best"]["toml"] == best["runs_today"]["toml"]
+    assert tree["not_run_yet"] == []
+    status, out, _ = asked(capsys, "show", str(file), "llama-3-8b")
+    assert (status, "llama-3-8b" in out) == (0, True)
+
+
+def test_parts_of_a_system_are_told_by_their_kinds(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--batch-tokens", "512Ki", "--seq", "4096", "--top", "0")
+    _, out, _ = asked(capsys, "plan", "llama-3-8b", "--cluster", "two-sites", *words)
+    assert "Two-Sites: 64 × H100-SXM + 64 × A100-80GB" in out
+    assert "64 of the devices by themselves are faster" in out
+    _, out, _ = asked(capsys, "plan", "llama-3-8b", "--cluster", "frontierx16", *words)
+    assert "Frontier: 16 × MI250X" in out
+    assert "by themselves" not in out
+
+
+def test_why_not_the_best_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    words = as_json(capsys, *SMALL)["best"]["words"]
+    own = [f"{key}={value}" for key, value in words.items()]
+    _, out, _ = asked(capsys, *SMALL, "--why-not", *own)
+    assert "the best plan is so" in out
+
+
+def test_why_not_what_is_not_tried_unasked_may_be_faster(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _, out, _ = asked(capsys, *SMALL, "--why-not", "codec=bfloat16")
+    assert "faster than the best" in out
+
+
+def test_why_not_compares_with_plans_that_use_the_hosts_memory(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ("plan", "llama-3-70b", "--cluster", "h100x8", "--batch-tokens", "512Ki")
+    status, out, _ = asked(capsys, *words, "--why-not", "tp=4")
+    assert status == 0
+    assert "best   " in out and "offload=" in out
+
+
+def test_a_configs_file_names_the_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps(write_config(PRESETS["tiny"])))
+    _, out, _ = asked(capsys, "plan", str(file), "--cluster", "cpux1", "--top", "0")
+    assert out.startswith("mine  36 k parameters")
 
 
 def test_planning_needs_no_torch() -> None:

@@ -44,7 +44,7 @@ def test_a_system_has_all_its_devices_unless_fewer_are_asked_for() -> None:
 
 def test_a_system_has_no_more_devices_than_it_has() -> None:
     assert wrongs("frontierx100000") == (
-        "frontier.toml: devices: is 75264, but 100000 are asked for; use 100000 or more"
+        "frontier.toml: devices: is 75264, but 100000 are asked for; ask for 75264 or fewer"
     )
 
 

@@ -236,6 +236,35 @@ def test_an_unknown_accelerator_is_named_with_the_nearest() -> None:
     assert only.startswith("mine.toml: accelerator: there is none called 'H10'; did you mean H100")
 
 
+def test_beside_an_unknown_accelerator_only_what_is_wrong_is_named() -> None:
+    head = 'accelerator = "H10"\ndevices = 8\n[device]\n'
+    assert [line.split(": ")[1] for line in wrongs(head + "launch = 4\nunits = 0")] == [
+        "accelerator", "device.launch", "device.units",
+    ]  # fmt: skip
+
+
+def test_a_system_of_several_kinds_is_no_accelerator() -> None:
+    assert wrongs('accelerator = "two-sites"\ndevices = 8') == [
+        "mine.toml: accelerator: 'two-sites' has several kinds of device; name H100-SXM and "
+        "A100-80GB apart"
+    ]
+
+
+def test_a_missing_unit_does_not_hide_a_number_that_cannot_be() -> None:
+    text = WHOLE.replace('"80GiB"', "80").replace("units = 100", "units = 0")
+    text = text.replace('"2us"', "2").replace('per = "device"', 'per = "device"\nefficiency = 3')
+    text = text.replace('"spine"', '"spin"').replace('"20TFLOP/s"', '"20"')
+    assert [line.split(": ")[1] for line in wrongs(text)] == [
+        "device.memory", "device.peak.float32", "device.units", "level[0].latency",
+        "level[0].efficiency", "level[1].name",
+    ]  # fmt: skip
+
+
+def test_more_devices_than_a_file_states_are_refused() -> None:
+    with pytest.raises(ClusterError, match="is 64, but 65 are asked for; ask for 64 or fewer"):
+        made(WHOLE, 65)
+
+
 def test_a_file_without_a_device_is_refused() -> None:
     assert wrongs("devices = 1") == [
         'mine.toml: device: is missing; write accelerator = "H100-SXM", say, or a table [device]'

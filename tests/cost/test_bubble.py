@@ -165,7 +165,7 @@ def test_a_step_takes_what_the_schedule_takes_when_it_is_played(
     )
     time = step_time(p)
     closed = sum(float(getattr(time, part)) for part in (*Work.__slots__, "bubble_s"))
-    within = 1e-9 if name in ("gpipe", "1f1b") else 0.02
+    within = {"gpipe": 1e-9, "1f1b": 1e-9, "zb-v": 0.03}.get(name, 0.02)
     assert closed == pytest.approx(schedule.step_s(stages_of(p, schedule)), rel=within)
 
 

@@ -272,3 +272,17 @@ def test_reading_strictly_raises_what_is_wrong_with_any_row(tmp_path: Path) -> N
 def test_a_file_without_rows_is_told(tmp_path: Path, make: Any, rule: str) -> None:
     with pytest.raises(InputError, match=rule):
         sift(make(tmp_path / "rows.jsonl"))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -5, "fast"])
+def test_a_derived_throughput_that_is_none_is_left_out_and_listed(value: object) -> None:
+    found = made(derived={"tokens_per_s_per_gpu": value})
+    assert found.tokens_per_s == pytest.approx(64 * 2048 / 16)  # of step_time_s
+    (note,) = found.assumed
+    assert note == f"derived.tokens_per_s_per_gpu left out: {value!r} is no number above 0"
+
+
+def test_a_framework_that_is_not_known_is_listed_with_what_it_is_taken_for() -> None:
+    assert "software = modern, by the year" in made(framework="Abacus").assumed
+    assert "software = eager, by the year" in made(framework=None, year=2023).assumed
+    assert not [note for note in made().assumed if note.startswith("software")]

@@ -116,6 +116,13 @@ def test_a_link_that_carries_nothing_is_left_out() -> None:
     assert found.as_is_s > 1000 * found.plan.step_s
 
 
+def test_a_node_alone_has_no_links_to_measure() -> None:
+    words = {"dp": 8, "zero": 1, "shard": 8}
+    alone, plain = (plan(c, sequences=64, **words) for c in (
+        replace(find("a100x8"), links=((1.0,),)), find("a100x8")))  # fmt: skip
+    assert alone.step_s == plain.step_s
+
+
 def test_the_same_order_is_found_again() -> None:
     own = plan(linked("a100x80", random_links(10, 5)), pp=5, dp=2, tp=8, sequences=80)
     assert assign(own).order == assign(own).order

@@ -28,6 +28,10 @@ from stretto.search.constraint import contradictions
         ("recompute_layers=all", "recompute_layers", "=", (0.0,)),
         ("zero==3", "zero", "=", (3.0,)),
         ("order=dp-pp-cp-tp", "order", "=", (1.0,)),
+        ("energy<=2kWh", "energy", "<=", (7.2e6,)),
+        ("offload=50%", "offload", "=", (0.5,)),
+        ("cost<=6.8", "cost", "<=", (6.8,)),
+        ("runs=true", "runs", "=", (1.0,)),
     ],
 )
 def test_a_constraint_is_read(text: str, key: str, sign: str, values: tuple[float, ...]) -> None:
@@ -48,6 +52,14 @@ def test_a_constraint_is_read(text: str, key: str, sign: str, values: tuple[floa
         ("schedule<=1f1b", "schedule has no order"),
         ("schedule=dualpipe", "choose from gpipe, 1f1b"),
         ("regather=maybe", "choose from true, false"),
+        ("zero=1.5", "write a whole number"),
+        ("tp<=2.5", "write a whole number"),
+        ("recompute_layers=few", "write a whole number or all"),
+        ("micro_batch=nan", "'nan' is no value of micro_batch"),
+        ("mfu>=inf", "write a share, as 40% or 0.4"),
+        ("cost<=cheap", "write a number of USD"),
+        ("energy<=5", "unit of j"),
+        ("runs<=true", "runs has no order"),
     ],
 )
 def test_what_is_no_constraint_is_refused(text: str, expected: str) -> None:

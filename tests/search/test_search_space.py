@@ -11,8 +11,10 @@ import pytest
 from cases import TASKS, task
 
 from stretto.cost import Choice
-from stretto.search import Found, Options, Row, Task, choice_of, plan_of, search
+from stretto.search import Constraint, Found, Options, Row, Task, choice_of, plan_of, search, words
+from stretto.search.constraint import widened
 from stretto.search.row import ORDERS
+from stretto.search.search import demanded
 from stretto.search.space import divisors, grids
 
 ALL_MOVES = Options(
@@ -135,3 +137,24 @@ def test_a_task_is_refused_with_all_that_is_wrong_with_it() -> None:
     with pytest.raises(InputError) as error:
         Task(PRESETS["gpt2"], find("a100x8"), 0, 4096, matrix="float8")
     assert [p.field for p in error.value.problems] == ["batch.sequences", "batch.seq", "precision"]
+
+
+@pytest.mark.parametrize("number", range(len(TASKS)))
+def test_as_many_plans_are_tried_as_meet_a_demand_and_as_do_not(number: int) -> None:
+    whole = search(TASKS[number])
+    rng = random.Random(number)
+    for place in rng.choices(range(len(whole.candidates)), k=3):
+        key, value = rng.choice([*words(whole.at(place).row).items()])
+        demand = Constraint.read(f"{key}={value}")
+        options = widened(Options(), [demand])
+        tried = sum(int(grid.weights.sum()) for grid in grids(TASKS[number], options))
+        met = sum(int(g.weights.sum()) for g in demanded(TASKS[number], [demand], options))
+        found = search(TASKS[number], constraints=[demand])
+        unmet = [r.count for r in found.rejections if r.reason == f"constraint {demand.text}"]
+        assert found.tried == tried
+        assert sum(unmet) == tried - met
+
+
+def test_even_a_large_number_has_its_divisors_at_once() -> None:
+    # 10¹⁵ = 2¹⁵ · 5¹⁵ has 16 · 16 divisors.
+    assert len(divisors(10**15)) == 256

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from stretto.errors import InputError, Problem
 
 _OPTION = re.compile(r"--?[A-Za-z]")
+_ARGUMENT = re.compile(r"argument (--[\w-]+)\S*: (.*)", re.DOTALL)  # as argparse writes it
 _KEY = re.compile(r"([A-Za-z_][\w.-]*)=(.*)", re.DOTALL)
 
 
@@ -55,7 +56,9 @@ class Parser(argparse.ArgumentParser):
         Raises:
             InputError: Always.
         """
-        raise InputError(Problem(self.prog, message, f"see {self.prog} --help"))
+        match = _ARGUMENT.fullmatch(message)
+        field, rule = match.groups() if match else (self.prog, message)
+        raise InputError(Problem(field, rule, f"see {self.prog} --help"))
 
     def read(self, arguments: Sequence[str]) -> tuple[argparse.Namespace, Pairs, list[Problem]]:
         """Give the options, the keys, and a problem for each option that there is not.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from stretto.errors import ModelError, Problem
@@ -33,7 +34,10 @@ def model_of(name: str | None) -> Model:
     if name in PRESETS:
         return PRESETS[name]
     if path.exists():
-        return read_config(path)
+        model = read_config(path)
+        # A file of another name than config.json is called what the model is.
+        own = path.is_file() and path.name != "config.json"
+        return replace(model, name=path.stem) if own else model
     if "/" in name or path.suffix:
         remedy = f"name a config.json, a directory with one, or one of {', '.join(PRESETS)}"
         raise ModelError(Problem(name, "no such file or directory", remedy))

@@ -6,7 +6,7 @@ import argparse
 import json
 import shutil
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from stretto.cli.plan_request import LONGEST, PRECISIONS, Request, request
 from stretto.cli.say import table
 from stretto.cost import stacks
 from stretto.errors import InputError, MachineError, PlanError, Problem
-from stretto.plan import Plan
+from stretto.plan import Batch, Plan
 from stretto.search import (
     KEYS,
     OBJECTIVES,
@@ -29,7 +29,7 @@ from stretto.search import (
     answer,
     nothing,
     rescues,
-    search,
+    search_with_host,
     why_not,
 )
 from stretto.units import show_seconds
@@ -78,6 +78,8 @@ def run(arguments: Sequence[str]) -> int:
 def _planned(wanted: Request, asked: argparse.Namespace) -> int:
     """Print the best plan, and save and emit it if that is asked for."""
     task, trainer = wanted.task, asked.emit
+    if trainer:
+        _refuse_model(trainer, task)
     found = answer(
         task,
         tokens=wanted.tokens,
@@ -93,6 +95,7 @@ def _planned(wanted: Request, asked: argparse.Namespace) -> int:
     files = dict(_emit(trainer, found.found.task, plan).files) if trainer else {}
     if asked.save:
         beside = {asked.save.parent / name: text for name, text in files.items()}
+        _refuse_existing(beside)
         _write({asked.save: plan.to_toml(), **beside})
     if asked.json:
         from stretto.report.plan_json import tree
@@ -137,7 +140,7 @@ def _only_over_parts(found: Found, wanted: Request, asked: argparse.Namespace) -
 
 def _compared(wanted: Request, asked: argparse.Namespace) -> int:
     """Print why the best plan is not as stated."""
-    found = search(wanted.task, constraints=wanted.constraints, objective=asked.objective)
+    found = search_with_host(wanted.task, constraints=wanted.constraints, objective=asked.objective)
     if found.best is None:
         _give_up(found, asked)
     why = why_not(wanted.task, wanted.keys)
@@ -187,6 +190,19 @@ def _emit(trainer: Trainer, task: Task, plan: Plan) -> Emitted:
     return emit(trainer, model=task.model, plan=plan, per_node=task.cluster.per_node)
 
 
+def _refuse_model(trainer: Trainer, task: Task) -> None:
+    """Refuse a model that a trainer does not know, whatever the plan.
+
+    Raises:
+        PlanError: All that the trainer does not know of it.
+    """
+    try:
+        _emit(trainer, task, Plan(numerics=task.numerics, batch=Batch(1, 1, task.seq)))
+    except PlanError as error:
+        if own := [p for p in error.problems if p.field.partition(".")[0] == "model"]:
+            raise PlanError(own) from None
+
+
 def _can_emit(trainer: Trainer, task: Task, plan: Plan) -> bool:
     try:
         _emit(trainer, task, plan)
@@ -203,6 +219,18 @@ def _emit_problems(trainer: Trainer, found: Found) -> tuple[Problem, ...]:
     except PlanError as error:
         return error.problems
     raise AssertionError("it was refused before")
+
+
+def _refuse_existing(files: Iterable[Path]) -> None:
+    """Refuse to replace files that were not named.
+
+    Raises:
+        InputError: All that exist.
+    """
+    there = [path for path in files if path.exists()]
+    if there:
+        rule, remedy = "exists already, and would be written too", "save in another directory"
+        raise InputError(Problem(str(path), rule, remedy) for path in there)
 
 
 def _write(files: Mapping[Path, str]) -> None:

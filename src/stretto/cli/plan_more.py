@@ -85,7 +85,7 @@ def over_parts(found: Found) -> More:
 
 def _over_links(found: Found) -> More:
     cluster = found.task.cluster
-    if not cluster.links or len(cluster.parts) > 1 or found.best is None:
+    if not cluster.links or cluster.nodes == 1 or len(cluster.parts) > 1:
         return More()
     from stretto.report import plan_more, plan_more_json
     from stretto.search.assign import over_links
@@ -104,7 +104,7 @@ def _layerwise(found: Found) -> More:
 
     both = layerwise(found)
     page, tree = plan_more.layerwise(both), plan_more_json.layerwise(both)
-    return More((page,), {"layerwise": tree}, both.best if both.best is not both.uniform else None)
+    return More((page,), {"layerwise": tree}, None if both.best is both.uniform else both.best)
 
 
 def _survivors(found: Found, least: int) -> More:

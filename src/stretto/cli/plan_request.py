@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -88,7 +89,9 @@ def _word_problems(options: argparse.Namespace, keys: Pairs) -> Iterator[Problem
     if not options.model:
         yield Problem("MODEL", "is missing", "name a preset or a config.json")
     for extra in options.model[1:]:
-        yield Problem(extra, "a second model", "name one")
+        limit = re.search("[<>!]=?", extra)
+        remedy = f"write --constraint '{extra}'" if limit else "name one"
+        yield Problem(extra, "is no model" if limit else "a second model", remedy)
     if options.cluster is None:
         yield Problem("--cluster", "is missing", "write --cluster h100x64")
     if options.top < 0:

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from stretto.cli.arguments import Parser
 from stretto.cli.say import table
 from stretto.errors import InputError, Problem
+from stretto.fidelity.measured import Unit
 from stretto.fidelity.predict import Prediction, predict
 from stretto.fidelity.rows import sift
 from stretto.fidelity.score import Errors, Score, by_source, score, tree
+from stretto.report.quantities import counted
+
+_WIDEST = 100
+_NAME = 29  # a longer name of a row has a line of its own
+_UNITS: Mapping[Unit, str] = {
+    "tokens/s": "tokens/s", "TFLOP/s": "TFLOP/s", "tokens/s of a layer": "in layer",
+}  # fmt: skip
 
 _ABOUT = """\
 Predicts published measurements of training, and says how far off it is.
 
 ROWS is a file of JSON rows, one a line, with the keys of fidelity/README.md. Each row is predicted
 by what it states of its model, hardware, plan and software; what it does not state has a default,
-which is listed. error is predicted over measured throughput of a device, less 1.
+which is listed. error is predicted over measured throughput of a device, less 1. The unit is that
+of the row; "in layer" counts the tokens/s of one layer, forward and backward. The last columns say
+whether it ran or was out of memory, and whether it is predicted to fit.
 """
 
 _EXAMPLES = """\
@@ -57,9 +68,11 @@ def run(arguments: Sequence[str]) -> int:
         print(json.dumps(tree(predictions, rejected), allow_nan=False))
         return 0
     shown = _worst(predictions, options.worst) if options.worst else predictions
-    print("\n".join([*_rows(shown), "", *_sources(predictions), "", *_summary(predictions)]))
+    told = [line for text in _summary(predictions) for line in _wrapped(text, indent=13)]
+    print("\n".join([*_rows(shown), "", *_sources(predictions), "", *told]))
     if rejected:
-        print(f"\n{len(rejected)} things are wrong with rows that were left out:")
+        count = counted(len(rejected), "thing is", "things are")
+        print(f"\n{count} wrong with rows that were left out:")
         print("\n".join(table(rejected)))
     return 0
 
@@ -69,23 +82,33 @@ def _worst(predictions: Sequence[Prediction], count: int) -> list[Prediction]:
 
 
 def _rows(predictions: Sequence[Prediction]) -> Iterator[str]:
-    """Give a line for each row, and one for what it assumes."""
-    width = max(len(p.row.id) for p in predictions)
+    """Give a line for each row, and what it assumes."""
+    width = min(_NAME, max(len(p.row.id) for p in predictions))
     yield (
-        f"{'row':{width}}  {'predicted':>11}  {'measured':>11}  {'unit':9}  {'error':>7}  "
-        f"{'peak GB':>7}  {'measured':>8}  status  predicted"
+        f"{'row':{width}}  {'predicted':>9}  {'measured':>9}  {'unit':8}  {'error':>7}  "
+        f"{'peak GB':>7}  {'measured':>8}  ran  fits"
     )
     for p in predictions:
         row = p.row
         measured = row.measured.value if row.status == "ok" else None
         peak = "–" if row.peak_bytes is None else f"{row.peak_bytes / 1e9:.1f}"
+        if len(row.id) > width:
+            yield row.id
         yield (
-            f"{row.id:{width}}  {_number(p.throughput):>11}  {_number(measured):>11}  "
-            f"{row.measured.unit:9}  {_percent(p.error):>7}  {p.peak_bytes / 1e9:>7.1f}  "
-            f"{peak:>8}  {row.status:6}  {'fits' if p.fits else 'OOM'}"
+            f"{row.id if len(row.id) <= width else '':{width}}  {_number(p.throughput):>9}  "
+            f"{_number(measured):>9}  {_UNITS[row.measured.unit]:8}  {_percent(p.error):>7}  "
+            f"{p.peak_bytes / 1e9:>7.1f}  {peak:>8}  {row.status:3}  {'yes' if p.fits else 'no'}"
         )
         if row.assumed:
-            yield f"{'':4}assumed: {'; '.join(row.assumed)}"
+            yield from _wrapped(f"    assumed: {'; '.join(row.assumed)}", indent=6)
+
+
+def _wrapped(text: str, *, indent: int) -> list[str]:
+    """Give a text in lines, all but the first indented."""
+    return textwrap.wrap(
+        text, _WIDEST, subsequent_indent=" " * indent, break_on_hyphens=False,
+        break_long_words=False,
+    )  # fmt: skip
 
 
 def _sources(predictions: Sequence[Prediction]) -> Iterator[str]:
@@ -116,7 +139,7 @@ def _summary(predictions: Sequence[Prediction]) -> Iterator[str]:
     fitting, ranking = one.fitting, one.ranking
     yield (
         f"out of it    {fitting.found} of {fitting.oom} found; "
-        f"{fitting.refused} of {fitting.ran} that ran are predicted not to"
+        f"{fitting.refused} of {fitting.ran:,} that ran are predicted not to"
     )
     if ranking.groups:
         rank = "" if ranking.spearman is None else f"; rank correlation {ranking.spearman:.2f}"
@@ -129,7 +152,7 @@ def _summary(predictions: Sequence[Prediction]) -> Iterator[str]:
 
 def _errors(e: Errors) -> str:
     return (
-        f"{e.n} rows: median error {_share(e.median)}, 90th percentile {_share(e.p90)}, "
+        f"{counted(e.n, 'row')}: median error {_share(e.median)}, 90th percentile {_share(e.p90)}, "
         f"bias {_percent(e.bias)}"
     )
 

@@ -23,6 +23,18 @@ from stretto.cluster.table import Findings, take
 from stretto.cluster.value import Cluster, Part
 from stretto.errors import ClusterError, Problem
 
+# In place of what cannot be read, so that what is wrong with the rest is found at once.
+_ANY = "H100-SXM"
+_LEVEL: Mapping[str, Any] = {
+    "name": "node", "devices": 2**30, "bytes_per_s": 1.0, "latency_s": 0.0,
+}  # fmt: skip
+_RATES: Mapping[str, float] = {"bfloat16": 1.0}
+_DEVICE: Mapping[str, Any] = {
+    "name": "any", "memory_bytes": 1.0, "memory_bytes_per_s": 1.0, "units": 1, "tile": (1, 1, 1),
+    "launch_s": 0.0, "price_per_hour": 0.0, "source": "any", "sources": {},
+    "power_w": {"idle": 1.0, "memory_bound": 1.0, "compute_bound": 1.0},
+}  # fmt: skip
+
 
 def load(path: Path, *, devices: int | None = None) -> Cluster:
     """Give the cluster in a file.
@@ -101,7 +113,11 @@ def _expanded(tree: Mapping[str, Any], findings: Findings) -> Mapping[str, Any]:
     except ClusterError as error:
         for problem in error.problems:
             findings.add("accelerator", problem.rule, problem.remedy)
-        return tree
+        _, inner = preset(_ANY)
+    if "part" in inner:
+        kinds = " and ".join(str(part["accelerator"]) for part in inner["part"])
+        findings.add("accelerator", f"{name!r} has several kinds of device", f"name {kinds} apart")
+        _, inner = preset(_ANY)
     base = _expanded(inner, findings)
     device = {"name": base["name"], **base["device"]}
     # A constant that is stated anew does not keep the source of the old one.
@@ -124,15 +140,15 @@ def _parts(head: Mapping[str, Any], devices: int | None, findings: Findings) -> 
     """Give the kinds of device; incomplete if anything is wrong."""
     if head.get("parts"):
         return _uneven(head, findings)
-    if head.get("device") is None and head.get("accelerator"):
-        return ()  # that there is no such accelerator has been said
     device = _device(head.get("device"), head.get("name", ""), findings)
     count = head.get("devices")
     if "devices" in head and count is None and devices is None:
         findings.add("devices", "is missing", "state how many there are")
-    elif count is not None and count < max(1, devices or 1):
-        asked = f", but {devices} are asked for" if devices else ""
-        findings.add("devices", f"is {count}{asked}", f"use {devices or 1} or more")
+    elif count is not None and count < 1:
+        findings.add("devices", f"is {count}", "use 1 or more")
+    elif count is not None and devices is not None and devices > count:
+        rule, remedy = f"is {count}, but {devices} are asked for", f"ask for {count} or fewer"
+        findings.add("devices", rule, remedy)
     size = count or devices or 0
     return (Part(device, size),) if device and size > 0 else ()
 
@@ -162,20 +178,24 @@ def _device(tree: Mapping[str, Any] | None, name: str, findings: Findings) -> De
     below = findings.below("device")
     made = take({"name": name, **tree}, DEVICE, findings=below)
     for key, keys in WITHIN_DEVICE.items():
-        if isinstance(inner := made.get(DEVICE[key].attribute), Mapping):
+        attribute, so_far = DEVICE[key].attribute, len(findings.problems)
+        if isinstance(inner := made.pop(attribute, None), Mapping):
             values = take(inner, keys, findings=below.below(key))
-            stated = tuple((k, value) for k, value in values.items() if value is not None)
-            made[DEVICE[key].attribute] = stated
-    if len(findings.problems) > before:
-        return None
-    usual = {precision: MATRIX_EFFICIENCY for precision, _ in made["flops_per_s"]}
-    made["efficiency"] = tuple((usual | dict(made["efficiency"])).items())
-    made["power_w"] = Power(**dict(made["power_w"]))
+            if len(findings.problems) == so_far:
+                made[attribute] = {k: v for k, v in values.items() if v is not None}
+    if not {"flops_per_s", "efficiency"} <= set(made):  # each is read by the other
+        made |= {"flops_per_s": _RATES, "efficiency": _RATES}
+    stated: dict[str, Any] = {**_DEVICE, **made}
+    usual = dict.fromkeys(stated["flops_per_s"], MATRIX_EFFICIENCY)
+    stated["efficiency"] = usual | stated["efficiency"]
+    for name in ("flops_per_s", "efficiency", "sources"):
+        stated[name] = tuple(stated[name].items())
+    device = None
     try:
-        return Device(**made)
+        device = Device(**{**stated, "power_w": Power(**stated["power_w"])})
     except ClusterError as error:
         _respell(error.problems, below)
-        return None
+    return device if len(findings.problems) == before else None
 
 
 def _levels(
@@ -214,13 +234,12 @@ def _level(tree: Mapping[str, Any], sizes: dict[str, int], findings: Findings) -
     if sharers is None:
         remedy = f"name what one link serves: {', '.join(sizes)}"
         findings.add("per", f"{link!r} is no level up to this one", remedy)
-    if len(findings.problems) > before:
-        return None
+    level = None
     try:
-        return Level(**made, sharers=sharers or 1)
+        level = Level(**{**_LEVEL, **made}, sharers=sharers or 1)
     except ClusterError as error:
         _respell(error.problems, findings)
-        return None
+    return level if len(findings.problems) == before else None
 
 
 def _links(tree: Mapping[str, Any] | None, findings: Findings) -> tuple[tuple[float, ...], ...]:

@@ -17,6 +17,7 @@ _UNITS: Mapping[Quantity, tuple[str, ...]] = {
     "flops_per_s": ("TFLOP/s", "GFLOP/s", "FLOP/s"),
     "s": ("us", "ms", "s"),
     "w": ("W",),
+    "j": ("J",),
 }
 
 

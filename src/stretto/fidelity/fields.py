@@ -89,6 +89,11 @@ class Fields:
         for name in TABLES:
             if not isinstance(made.get(name), Mapping):
                 made[name] = {}
+        rate = "tokens_per_s_per_gpu"
+        stated = made["derived"].get(rate)
+        made["derived"] = {**made["derived"], rate: _number(stated)}
+        if made["derived"][rate] is None and stated not in (None, 0):
+            self.assumed.append(f"derived.{rate} left out: {stated!r} is no number above 0")
         for name in ("mfu", "hfu"):
             if made[name] and made[name] > 1:
                 self.assumed.append(f"{name} = {made[name]:g} %")

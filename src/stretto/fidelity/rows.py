@@ -133,6 +133,8 @@ def row(tree: Mapping[str, Any]) -> Row:
     cluster, notes = cluster_of(fields.tree)
     machine = Machine.of(cluster)
     constants = stack(software.stack, kernel=software.kernel)
+    if not software.known:
+        fields.assumed.append(f"software = {software.stack}, by the year")
 
     def priced(f: Fields) -> Pricing:
         return Pricing(shape_of(f), choice_of(f, software), machine, constants)

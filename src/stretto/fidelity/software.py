@@ -24,6 +24,7 @@ class Software:
             parallelism too.
         logs_reserved: Whether peaks that it prints are what PyTorch's allocator reserved.
         interleaves: Whether it interleaves pipeline stages unless told otherwise.
+        known: Whether it is what the row names, not that of its year.
     """
 
     stack: str
@@ -36,6 +37,7 @@ class Software:
     regather: bool = False
     logs_reserved: bool = False
     interleaves: bool = False
+    known: bool = True
 
 
 _NAMED = (
@@ -87,10 +89,11 @@ def _of_year(name: str, year: int, *, sharding: str) -> Software:
         if "deepspeed" in name:
             return Software("deepspeed-2021", gradient_bytes=2)
         # FSDP overlaps its transfers from its first version on.
-        return Software("eager" if "fsdp" in f"{name} {sharding}" else "megatron-2021")
+        stack = "eager" if "fsdp" in f"{name} {sharding}" else "megatron-2021"
+        return Software(stack, known=False)
     if year == 2023:
-        return Software("eager", interleaves=True)
-    return Software("modern", sequence=True, interleaves=True)
+        return Software("eager", interleaves=True, known=False)
+    return Software("modern", sequence=True, interleaves=True, known=False)
 
 
 def _torchtitan(year: int, compiled: bool | None) -> Software:

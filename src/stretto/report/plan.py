@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
+import numpy as np
 from rich.columns import Columns
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from stretto.cluster import Cluster
 from stretto.cost.memory import MOMENTS
 from stretto.errors import Problem
 from stretto.report.bars import bars
-from stretto.report.quantities import change, duration, energy, money, step
+from stretto.report.quantities import change, counted, duration, energy, money, step
 from stretto.search import (
     ERROR,
+    MEMORY_ERROR,
     ORDERS,
     Answer,
     Change,
@@ -31,7 +34,7 @@ from stretto.search import (
 from stretto.units import show_bytes, show_count
 
 _SLIGHT = 0.004  # of a step or of a memory: too little for a line
-_FULL, _ROOMY = 0.97, 0.92  # of a device's memory
+_ROOMY = 1 - MEMORY_ERROR  # of a device's memory
 _FRUGAL = 0.99  # of the energy of the best: what is worth telling
 _MORE = 3  # parts that tell why a plan loses
 
@@ -53,7 +56,8 @@ def _sections(answer: Answer, notes: Sequence[str]) -> Iterator[RenderableType]:
     yield from _section("", anatomy(answer.best))
     yield from _section("runs today", *_running(answer))
     if answer.measure:
-        title = f"measure these: {answer.meshes} other meshes are within the error of the estimate"
+        others = counted(answer.meshes, "other mesh", "other meshes")
+        title = f"measure these: {others} within the error of the estimate"
         yield from _section(title, _others(answer.measure, answer.best))
     if answer.kinds:
         yield from _section("other kinds of plan", _others(answer.kinds, answer.best))
@@ -84,16 +88,20 @@ def heading(found: Found, notes: Sequence[str]) -> Group:
         (model.name or "the model", "bold"),
         f"  {show_count(model.parameter_count)} parameters",
         "    ",
-        (f"{cluster.devices:,} × {cluster.name}", "bold"),
+        (_devices(cluster), "bold"),
         f"  {cluster.per_node} to a node" if cluster.per_node > 1 else "",
     )
     precision = task.dtype if task.matrix == "same" else f"{task.matrix} products, {task.dtype}"
-    second = (
-        f"{task.sequences:,} sequences × {task.seq:,} = {show_count(task.tokens)} tokens a step"
-        f"    {precision}"
-    )
+    batch = f"{counted(task.sequences, 'sequence')} × {task.seq:,} = {show_count(task.tokens)}"
+    second = f"{batch} tokens a step    {precision}"
     assumed = [Text(f"assumed: {', '.join(notes)}", style="dim")] if notes else []
     return Group(first, Text(second), *assumed)
+
+
+def _devices(cluster: Cluster) -> str:
+    """Give how many of which device, and of what they are a part if that has a name of its own."""
+    kinds = " + ".join(f"{part.devices:,} × {part.device.name}" for part in cluster.parts)
+    return kinds if cluster.name == cluster.device.name else f"{cluster.name}: {kinds}"
 
 
 def stated(priced: Priced) -> Iterator[str]:
@@ -144,16 +152,28 @@ def _caveats(answer: Answer) -> Iterator[Text]:
     if max(answer.found.options.offload) > 0:
         yield Text("nothing fits without the host's memory", style="yellow")
     limit = float(answer.found.task.machine.memory_bytes)
-    if answer.best.memory_bytes > _FULL * limit:
-        room = f"--constraint 'memory<={limit * _ROOMY / 1e9:.0f}GB'"
+    if answer.best.memory_bytes > _ROOMY * limit:
+        room = f"--constraint 'memory<={limit * _ROOMY / 2**30:.3g}GiB'"
         yield Text(f"nearly full, and memory is an estimate too: {room} leaves room", "yellow")
+    few, all_ = answer.best.task.devices, answer.fleets[0].found.task.devices
+    if few < all_:
+        yield Text(f"{few:,} of {all_:,} devices take the least {answer.found.objective}", "yellow")
+    fewer = [f.found for f in answer.fleets if f.found.task.devices < answer.best.task.devices]
+    quickest = min(fewer, key=_fastest, default=answer.found)
+    if _fastest(quickest) < _fastest(answer.found):
+        some, seconds = f"{quickest.task.devices:,} of the devices", step(_fastest(quickest))
+        yield Text(f"{some} by themselves are faster: {seconds} a step", "yellow")
     if answer.refused is not None:
-        ratio = change(answer.refused.step_s / answer.best.step_s)
+        longer = change(answer.best.step_s / answer.refused.step_s)
         yield Text(
-            f"the best of those that can be emitted; the best of all takes {ratio}: "
+            f"the best of those that can be emitted: {longer} over the best of all, "
             f"{line(answer.refused.row)}",
             style="yellow",
         )
+
+
+def _fastest(found: Found) -> float:
+    return float(np.min(found.candidates.time_s))
 
 
 def _numbers(answer: Answer) -> Table:
@@ -165,12 +185,13 @@ def _numbers(answer: Answer) -> Table:
     limit = float(found.task.machine.memory_bytes)
     rows = (
         ("step", f"{step(best.step_s)} ± {ERROR:.0%}", "training",
-         f"{show_count(whole.tokens)} tokens in {whole.steps:,} steps"),
+         f"{show_count(whole.tokens)} tokens in {counted(whole.steps, 'step')}"),
         ("throughput", f"{rate:,.0f} tokens/s a device", "",
          f"{duration(whole.seconds)} if nothing fails"),
         ("MFU, HFU", f"{float(estimate.mfu):.1%}, {float(estimate.hfu):.1%}", "",
          f"{money(whole.money)}, {energy(whole.energy_j)}"),
-        ("memory", f"{show_bytes(best.memory_bytes)} of {show_bytes(limit)}", "", ""),
+        ("memory", f"{show_bytes(best.memory_bytes)} ± {MEMORY_ERROR:.0%} of {show_bytes(limit)}",
+         "", ""),
     )  # fmt: skip
     table = Table.grid(padding=(0, 2))
     for left, value, right, other in rows:
@@ -212,7 +233,8 @@ def _running(answer: Answer) -> Iterator[Text]:
             f"{step(running.step_s)} a step, {longer}; {show_bytes(running.memory_bytes)}", "dim"
         )
     else:
-        yield Text(f"nothing: {model.unsupported[0].rule}" if model.unsupported else "nothing")
+        why = model.unsupported[0].rule if model.unsupported else "of the plans that fit none does"
+        yield Text(f"nothing: {why}")
     names = ", ".join(_short(p) for p in lacking)
     yield Text(f"planned and priced, but not run yet: {names}", style="dim")
 
@@ -308,4 +330,12 @@ def comparison(plan: Priced, best: Priced) -> Group:
         sign = "+" if one >= other else "−"
         cells = (name, show(one), show(other), f"{sign}{show(abs(one - other))}")
         table.add_row(*(Text(cell, style) for cell in cells))
-    return Group(Text(f"asked  {line(plan.row)}"), Text(f"best   {line(best.row)}"), Text(), table)
+    asked, own = Text(f"asked  {line(plan.row)}"), Text(f"best   {line(best.row)}")
+    return Group(*_verdict(plan, best), asked, own, Text(), table)
+
+
+def _verdict(plan: Priced, best: Priced) -> Iterator[Text]:
+    if plan.plan == best.plan:
+        yield Text("the best plan is so", style="bold")
+    elif plan.step_s < best.step_s and plan.estimate.fits:
+        yield Text("faster than the best, for it decides what is tried only where it is demanded")

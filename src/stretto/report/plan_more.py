@@ -28,10 +28,14 @@ _LONG = 64  # nodes
 
 def layerwise(found: Layerwise) -> Group:
     """Give the best plan whose layers differ beside the best whose do not."""
-    title = "layers that differ"
+    title, uniform = "layers that differ", found.uniform
+    if not uniform.fits and found.best.fits:
+        over = (uniform.memory_bytes - uniform.limit_bytes).max()
+        advice = f"the plan above lacks {show_bytes(over)} where layers are larger than the mean"
+        return _section(title, _headline(found.best, advice), stages(found.best))
     if found.speedup < _SLIGHT:
         return _section(title, Text("none is faster than the plan above: all layers alike"))
-    ratio = change(found.best.step_s / found.uniform.step_s)
+    ratio = change(found.best.step_s / uniform.step_s)
     return _section(title, _headline(found.best, f"{ratio} than alike"), stages(found.best))
 
 

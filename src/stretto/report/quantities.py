@@ -24,9 +24,11 @@ def duration(seconds: float) -> str:
 
 
 def money(value: float) -> str:
-    """Give what it costs: ``2.37 M USD``."""
+    """Give what it costs: ``2.37 M USD``, ``6.80 USD``, ``0.0042 USD``."""
     if value <= 0:
         return "price unknown"
+    if value < 0.0995:
+        return f"{value:.2g} USD"
     return f"{show_count(value)} USD" if value >= 1e3 else f"{value:.2f} USD"
 
 
@@ -34,6 +36,11 @@ def energy(joules: float) -> str:
     """Give energy: ``219 MWh``."""
     hours = joules / 3600
     return f"{show_count(hours)}Wh" if hours >= 1e3 else f"{hours:.3g} Wh"
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """Give how many there are of something: ``1 step``, ``336,427 steps``, ``6 meshes``."""
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
 def change(ratio: float) -> str:

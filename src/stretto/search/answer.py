@@ -14,7 +14,9 @@ from stretto.search.change import Change, fleets, sensitivity
 from stretto.search.constraint import Constraint
 from stretto.search.found import Found, Objective
 from stretto.search.front import against_energy, against_memory, thinned
-from stretto.search.search import offloaded, search
+from stretto.search.row import plan_of
+from stretto.search.rule import Index
+from stretto.search.search import search_with_host
 from stretto.search.task import Task
 
 TOKENS_PER_PARAMETER = 20
@@ -62,7 +64,8 @@ class Answer:
         kinds: The best plans of other families that `measure` does not tell.
         changes: What twice of something would bring.
         fleets: What fewer devices do, all of them first.
-        memory_front: Plans of which none faster needs as little memory, the fastest first.
+        memory_front: Plans of which none faster needs as little memory, the fastest first, and as
+            long as the slowest takes no ten times as much.
         energy_front: Likewise of energy.
     """
 
@@ -105,14 +108,12 @@ def answer(
     Raises:
         InputError: Constraints that contradict each other.
     """
-    whole = search(task, constraints=constraints, objective=objective)
-    if whole.best is None and whole.least is not None:
-        whole = offloaded(whole)
+    whole = search_with_host(task, constraints=constraints, objective=objective)
     if whole.best is None:
         return whole
-    found = whole
-    sizes = fleets(whole)
-    if objective in ("cost", "energy"):
+    found, spare = whole, objective in ("cost", "energy")
+    sizes = fleets(whole, options=whole.options if spare else None)
+    if spare:
         found = min((change.found for change in sizes), key=_spent)
     first = found.best
     assert first is not None, "a fleet has a plan"
@@ -122,11 +123,11 @@ def answer(
     candidates, measure = found.candidates, found.mesh_firsts[1 : top + 1]
     told = [found.order[0], *measure]
     kinds = [place for place in found.family_firsts if place not in told]
-    memory, energy = against_memory(found), against_energy(found)
+    memory, energy = _near(found, against_memory(found)), _near(found, against_energy(found))
     return Answer(
         found,
         best,
-        first if best is not first else None,
+        first if best.plan != first.plan else None,
         found.best_running,
         tokens,
         found.all_at(measure),
@@ -137,6 +138,12 @@ def answer(
         found.all_at(thinned(memory, by=candidates.memory_bytes, most=top + 1)),
         found.all_at(thinned(energy, by=candidates.energy_j, most=top + 1)),
     )
+
+
+def _near(found: Found, places: Index) -> Index:
+    """Give the places of a front that somebody may want: whoever waits longer has fewer devices."""
+    seconds = found.candidates.time_s
+    return places[seconds[places] <= _SLOWEST * np.min(seconds)]
 
 
 def _accepted(found: Found, accepts: Callable[[Plan], bool]) -> Priced | None:
@@ -151,12 +158,12 @@ def _accepted(found: Found, accepts: Callable[[Plan], bool]) -> Priced | None:
     alike += [rows.shard == rows.dp * rows.cp, rows.etp == rows.tp, rows.dp > 1, rows.tp > 1]
     _, firsts = np.unique(np.stack(alike), axis=1, return_index=True)
     for place in places[np.sort(firsts)]:
-        priced = found.at(int(place))
-        if accepts(priced.plan):
-            return priced
+        if accepts(plan_of(found.candidates.rows([place]).at(0), found.task)):
+            return found.at(int(place))
     return None
 
 
+_SLOWEST = 10  # times as slow as the fastest
 _LOOKED_AT = 2**15
 _KINDS = (
     "pp", "order", "zero", "regather", "schedule", "recompute", "sequence", "tensor_overlap",

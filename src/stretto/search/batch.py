@@ -11,6 +11,8 @@ from stretto.errors import InputError, Problem
 TOKENS = 4 * 2**20
 """Of a step where nobody says."""
 
+_MOST = 1e18  # more tokens than anybody has
+
 _COUNT = re.compile(r"(\d+(?:\.\d+)?(?:[eE]\d+)?)\s*([kKMGBT]?)(i?)")
 _POWERS = {"": 0, "k": 1, "K": 1, "M": 2, "G": 3, "B": 3, "T": 4}
 
@@ -58,7 +60,7 @@ def sequences(text: str, *, seq: int, field: str) -> Sequences:
             return Sequences(wanted // seq, note if wanted != readings[0] else "")
     wanted = readings[0]
     below, above = wanted // seq, wanted // seq + 1
-    near = " or ".join(f"{n * seq} ({n:,} sequences)" for n in (below, above) if n)
+    near = " or ".join(f"{n * seq} ({n:,} sequence{'s' * (n > 1)})" for n in (below, above) if n)
     rule = f"must be whole sequences, but {wanted:,} % {seq:,} = {wanted % seq:,}"
     raise InputError(Problem(field, rule, f"use {near}, or another --seq"))
 
@@ -85,7 +87,7 @@ def _readings(text: str, field: str) -> tuple[int, ...]:
     number, step, binary = match.groups()
     bases = (1024,) if binary else (1000, 1024) if step else (1000,)
     values = [float(number) * base ** _POWERS[step] for base in bases]
-    if (binary and not step) or values[0] < 1 or values[0] != int(values[0]):
-        rule = f"{text!r} is no whole number of tokens above 0"
+    if (binary and not step) or not 1 <= values[0] < _MOST or values[0] != int(values[0]):
+        rule = f"{text!r} is no whole number of tokens from 1 to {_MOST:.0e}"
         raise InputError(Problem(field, rule, "write 4M or 4194304"))
     return tuple(int(value) for value in values if value == int(value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -62,11 +63,18 @@ def sensitivity(found: Found) -> tuple[Change, ...]:
     return tuple(Change(what, _again(found, other, options)) for what, other in changes)
 
 
-def fleets(found: Found) -> tuple[Change, ...]:
-    """Give what all devices do, half of them, a quarter and so on, while a plan can be."""
+def fleets(found: Found, *, options: Options | None = None) -> tuple[Change, ...]:
+    """Give what all devices do, half of them, a quarter and so on, while a plan can be.
+
+    Args:
+        found: What all do.
+        options: What to try for fewer; None for what the best plans of all chose, and full
+            recomputation.
+    """
     kept = [Change(f"{found.task.devices} devices", found)]
-    options = narrowed(found)
-    options = replace(options, recompute=tuple({*options.recompute, _FULL}))
+    if options is None:
+        chosen = narrowed(found)
+        options = replace(chosen, recompute=tuple({*chosen.recompute, _FULL}))
     while kept[-1].found.best is not None and kept[-1].found.task.devices % 2 == 0:
         half = found.task.on(found.task.cluster.at(kept[-1].found.task.devices // 2))
         kept.append(Change(f"{half.devices} devices", _again(found, half, options)))
@@ -74,17 +82,34 @@ def fleets(found: Found) -> tuple[Change, ...]:
 
 
 def rescues(found: Found) -> tuple[Change, ...]:
-    """Give what would make a plan fit where none does: the least of each kind that would."""
-    task = found.task
-    sizes = (task.sized(task.devices * 2**i) for i in range(1, _MOST))
-    more = ((f"{t.devices:,} devices", t) for t in sizes if t is not None)
-    parts = [2**i for i in range(1, _MOST)]
-    shorter = (
+    """Give what would make a plan fit where none does: the least of each kind that would.
+
+    More devices are told twice where the host's memory was tried: without it, and with it.
+    """
+    task, options = found.task, found.options
+    if found.least is not None and found.least.estimate.fits and not _speedy(found):
+        return ()
+    plain = replace(options, offload=(0.0,), optimizer_offload=(0.0,))
+    some = {*options.offload, *options.optimizer_offload} - {0.0}
+    sizes = [t for i in range(1, _MOST) if (t := task.sized(task.devices * 2**i)) is not None]
+    more = [(f"{t.devices:,} devices", t) for t in sizes]
+    hosted = [(f"{what} and the host's memory", t) for what, t in more]
+    shorter = [
         (f"sequences of {task.seq // n:,} positions", _shorter(task, n))
-        for n in parts
+        for n in (2**i for i in range(1, _MOST))
         if task.seq % n == 0 and task.seq // n >= _LEAST_POSITIONS
-    )
-    return (*_first(found, more), *_first(found, shorter))
+    ]
+    helped = [*_first(found, more, plain)]
+    if some:
+        fewest = min((change.found.task.devices for change in helped), default=math.inf)
+        hosts = _first(found, [(what, t) for what, t in hosted if t.devices < fewest], options)
+        helped += hosts
+    return (*helped, *_first(found, shorter, options))
+
+
+def _speedy(found: Found) -> bool:
+    """Tell whether all that is demanded of what a plan takes is speed, which devices bring."""
+    return all(c.key == "time" for c in found.constraints if not c.before)
 
 
 def narrowed(found: Found) -> Options:
@@ -102,11 +127,12 @@ def _again(found: Found, task: Task, options: Options) -> Found:
     return search(task, options=options, constraints=found.constraints, objective=found.objective)
 
 
-def _first(found: Found, tasks: Iterable[tuple[str, Task]]) -> Iterator[Change]:
+def _first(found: Found, tasks: Iterable[tuple[str, Task]], options: Options) -> Iterator[Change]:
     """Give the first task for which a plan fits."""
+    shares = {name: (max(getattr(options, name)),) for name in ("offload", "optimizer_offload")}
     for what, task in tasks:
-        if len(_again(found, task, _SPARING).candidates):
-            yield Change(what, _again(found, task, found.options))
+        if len(_again(found, task, replace(_SPARING, **shares)).candidates):
+            yield Change(what, _again(found, task, options))
             return
 
 

@@ -18,7 +18,7 @@ from stretto.search.options import ALL, Options
 from stretto.search.row import CODECS, ORDERS, Row
 from stretto.search.rule import Mask
 from stretto.search.task import RECOMPUTES
-from stretto.units import parse
+from stretto.units import Quantity, parse
 
 Sign = Literal["<=", ">=", "<", ">", "!=", "="]
 
@@ -38,12 +38,20 @@ _WORDS: Mapping[str, Mapping[str, float]] = {
     "codec": {name: i for i, name in enumerate(CODECS)},
     "order": {"-".join(axes): i for i, axes in enumerate(ORDERS)},
     "recompute_layers": {"all": 0},
-    **{name: {"true": 1, "false": 0} for name in _FLAGS},
+    **{name: {"true": 1, "false": 0} for name in (*_FLAGS, "runs")},
 }
-_RESULTS = ("time", "memory", "energy", "cost", "mfu")
+_RESULTS = ("time", "memory", "energy", "cost", "mfu", "runs")
+_UNITS: Mapping[str, Quantity] = {"time": "s", "memory": "bytes", "energy": "j"}
+_KINDS: Mapping[str, str] = {
+    "cost": "a number of USD",
+    "mfu": "a share, as 40% or 0.4",
+    **dict.fromkeys(("offload", "optimizer_offload"), "a share, as 50% or 0.5"),
+}
 _DECISIONS = tuple(f.name for f in fields(Row))
+_COUNTS = tuple(name for name in _DECISIONS if name not in _KINDS)
 KEYS = (*_DECISIONS, *_RESULTS)
-"""Every key of a constraint: the fields of `Row`, and what a plan takes in a step."""
+"""Every key of a constraint: the fields of `Row`, what a plan takes in a step, and whether the
+runtime runs it today."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,21 +109,23 @@ def _value(key: str, text: str, whole: str) -> float:
     words = _WORDS.get(key, {})
     if text.lower() in words:
         return words[text.lower()]
+    if key in _UNITS:
+        return parse(text, _UNITS[key], field=whole)
+    number = _number(text) if not words or key == "recompute_layers" else None
+    if number is None or (key in _COUNTS and number != int(number)):
+        some = " or ".join((_KINDS.get(key, "a whole number"), *words))
+        remedy = f"choose from {', '.join(words)}" if len(words) > 1 else f"write {some}"
+        raise InputError(Problem(whole, f"{text!r} is no value of {key}", remedy))
+    return number
+
+
+def _number(text: str) -> float | None:
+    """Give a number or a percentage; None for what is none."""
     try:
-        match key:
-            case "memory":
-                return parse(text, "bytes", field=whole)
-            case "time":
-                return parse(text, "s", field=whole)
-            case _ if words and key != "recompute_layers":
-                raise ValueError
-            case _ if text.endswith("%"):
-                return float(text[:-1]) / 100
-            case _:
-                return float(text)
+        value = float(text[:-1]) / 100 if text.endswith("%") else float(text)
     except ValueError:
-        remedy = f"choose from {', '.join(words)}" if words else "write a number"
-        raise InputError(Problem(whole, f"{text!r} is no value of {key}", remedy)) from None
+        return None
+    return value if math.isfinite(value) else None
 
 
 def widened(options: Options, constraints: Iterable[Constraint]) -> Options:

@@ -20,7 +20,11 @@ Objective = Literal["time", "cost", "energy", "memory-headroom"]
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 
 ERROR = 0.05
-"""Relative error of the estimate of a step: see docs/fidelity.md."""
+"""Relative error of the estimate of a step; two thirds of what was measured lie within it: see
+docs/fidelity.md."""
+
+MEMORY_ERROR = 0.07
+"""Relative error of the estimate of memory, the median of what was measured: see there."""
 
 _LOOKED_AT = 2**14  # of the best plans, for meshes to measure
 

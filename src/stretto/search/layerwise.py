@@ -22,7 +22,7 @@ from stretto.search.split import Content, Mix, split
 from stretto.search.staged import Staged, priced
 
 _LOOKED_AT = 2**15  # of the best plans, for meshes
-_TRIED = 24  # meshes
+_TRIED = 24  # meshes of each sort
 _MESH = ("pp", "dp", "cp", "tp", "ep", "etp", "micro_batch", "schedule", "interleave")
 
 OTHER_ZERO = ((2, 3), (2, 3), (1, 3), (1, 2))
@@ -50,7 +50,7 @@ class Layerwise:
 def layerwise(found: Found) -> Layerwise:
     """Give the best plan whose layers may differ: never worse than the best whose do not.
 
-    The meshes are tried that would be fastest if nothing had to run again.
+    The meshes are tried that are fastest, and those that would be if nothing had to run again.
 
     Args:
         found: A search that found a plan.
@@ -126,13 +126,16 @@ def same(frame: Frame) -> Mix:
 
 
 def fastest_meshes(found: Found, *, most: int) -> Iterator[Row]:
-    """Give, of each of some meshes, the plan that would be fastest if nothing had to run again."""
-    rows = found.candidates.rows(found.order[:_LOOKED_AT])
-    none, task = np.zeros_like(rows.recompute), found.task
+    """Give the plans of some meshes that are fastest, and that would be if nothing ran again."""
+    task, rows = found.task, found.candidates.rows(found.order[:_LOOKED_AT])
+    none = np.zeros_like(rows.recompute)
     bare = replace(rows, recompute=none, recompute_layers=none)
     p = Pricing(task.shape, choice_of(bare, task), task.machine, task.stack)
-    order = np.argsort(step_time(p).total_s, kind="stable")
-    meshes = np.stack([getattr(rows, name)[order] for name in _MESH])
-    _, firsts = np.unique(meshes, axis=1, return_index=True)
-    for place in np.sort(firsts)[:most]:
-        yield rows.at(order[place])
+    would_be = np.argsort(step_time(p).total_s, kind="stable")
+    meshes = np.stack([getattr(rows, name) for name in _MESH])
+    firsts = []
+    for order in (np.arange(len(would_be)), would_be):
+        _, places = np.unique(meshes[:, order], axis=1, return_index=True)
+        firsts += [int(place) for place in order[np.sort(places)[:most]]]
+    for place in dict.fromkeys(firsts):
+        yield rows.at(place)

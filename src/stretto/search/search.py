@@ -65,6 +65,24 @@ def search(
     )  # fmt: skip
 
 
+def search_with_host(
+    task: Task, *, constraints: Sequence[Constraint] = (), objective: Objective = "time"
+) -> Found:
+    """Give what a search finds; with the host's memory where nothing fits without.
+
+    Args:
+        task: What to search for.
+        constraints: What to demand.
+        objective: What is best.
+
+    Raises:
+        InputError: Constraints that contradict each other.
+    """
+    found = search(task, constraints=constraints, objective=objective)
+    lacking = found.best is None and found.least is not None and not found.least.estimate.fits
+    return offloaded(found) if lacking else found
+
+
 def offloaded(found: Found) -> Found:
     """Give the same search with activations and optimizer state in the host's memory, in part too.
 
@@ -79,9 +97,7 @@ def offloaded(found: Found) -> Found:
     )
 
 
-def demanded(
-    task: Task, constraints: Sequence[Constraint], options: Options
-) -> Iterator[Grid]:
+def demanded(task: Task, constraints: Sequence[Constraint], options: Options) -> Iterator[Grid]:
     """Give the plans that are tried and meet the constraints on decisions; most break a rule.
 
     Args:
@@ -170,20 +186,21 @@ class _Run:
         pricing = self._pricing(rows)
         time_ = step_time(pricing)
         spent = bill(pricing, time_)
+        refused = np.zeros((), dtype=np.bool_)
+        for is_refused in self.refused:
+            refused = refused | is_refused(rows)
         results: Mapping[str, Callable[[], Number]] = {
             "time": lambda: time_.total_s,
             "memory": lambda: use,
             "energy": lambda: spent.energy_j,
             "cost": lambda: spent.money,
             "mfu": lambda: estimate(pricing).mfu,
+            "runs": lambda: np.asarray(~refused),
         }
         for c in (c for c in self.constraints if c.key in results):
             holds = c.holds({c.key: results[c.key]()})
             self.reject(_demanded(c), fits & ~holds)
             fits = fits & holds
-        refused = np.zeros((), dtype=np.bool_)
-        for is_refused in self.refused:
-            refused = refused | is_refused(rows)
         cells = np.flatnonzero(fits)
 
         def kept(values: NDArray[T]) -> NDArray[T]:

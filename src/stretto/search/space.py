@@ -63,7 +63,7 @@ class Grid:
         return np.asarray(np.prod(whole, axis=0))
 
     def demanding(self, name: str, met: Mask) -> Grid:
-        """Give the plans of which a decision, by its name in `Row`, meets what is demanded of it."""
+        """Give the plans of which a decision, by its name in `Row`, meets a demand."""
         if name in LAYOUT_FIELDS:
             return self.layouts(np.broadcast_to(met, self.rows.pp.shape).ravel())
         pairs = zip(self.own, _FACTORS, strict=True)
@@ -94,7 +94,8 @@ def _taken(values: NDArray[T], indices: Sequence[Index]) -> NDArray[T]:
 
 def divisors(number: int) -> tuple[int, ...]:
     """Give all divisors, ascending."""
-    return tuple(d for d in range(1, number + 1) if number % d == 0)
+    small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
+    return tuple(sorted({*small, *(number // d for d in small)}))
 
 
 def grids(task: Task, options: Options) -> Iterator[Grid]:

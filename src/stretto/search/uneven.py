@@ -28,7 +28,7 @@ from stretto.search.staged import Staged, priced
 _SCHEDULES = tuple(float(SCHEDULES.index(name)) for name in ("1f1b", "zb-1p"))
 """Of pipelines whose stages may be of any size, and whose ranks exchange with neighbours only."""
 
-_LOOKED_AT = 48  # meshes that would be fastest if all devices were of a part's kind, for each
+_LOOKED_AT = 32  # meshes that would be fastest if all devices were of a part's kind, for each
 _TRIED = 96  # of them
 
 

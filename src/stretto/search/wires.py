@@ -14,7 +14,7 @@ from stretto.cost import Choice, Machine, Number, Pricing, gathered
 from stretto.cost.collectives import send_s
 
 Whole = NDArray[np.int64]
-
+"""Numbers of devices, nodes or ranks."""
 
 _SILENT_BYTES_PER_S = 1.0  # of a link over which nothing came: no plan is to use it
 
@@ -49,7 +49,7 @@ def wires(p: Pricing, cluster: Cluster) -> Wires:
     if len(cluster.parts) > 1:
         return _over_parts(p, cluster)
     crosses = np.zeros(ranks - 1, np.bool_)
-    if cluster.links:
+    if cluster.links and cluster.nodes > 1:
         edges = Edges.of(p.choice, cluster)
         machine, sends = edges.carried(p, cluster)
         return Wires(machine, (0,) * ranks, sends, crosses, sends)
