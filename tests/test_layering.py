@@ -88,7 +88,7 @@ PLACES: dict[str, Place] = {
     "emit.torchtitan": Place(6, beside=("emit.*",), packages=("tomli_w",)),
     "report.*": Place(6, beside=("report.*",), packages=("tensorboardX",)),
     "cli.*": Place(6, beside=("cli.*", "report.*")),
-    "cli.plan": Place(6, beside=("cli.*", "report.*", "emit.*")),
+    "cli.plan_files": Place(6, beside=("cli.*", "report.*", "emit.*")),
     "cli.rundir": Place(6, beside=("cli.*", "report.*"), packages=("tomli_w",)),
     # 7: the public surface
     "stretto": Place(7),

@@ -27,8 +27,8 @@ def test_one_is_not_many(number: int, text: str) -> None:
 
 
 def test_times_have_three_digits() -> None:
-    assert [step(s) for s in (0.0175, 0.9999, 1.26, 58.31, 1240.4)] == [
-        "17.5 ms", "1.00 s", "1.26 s", "58.3 s", "1,240 s",
+    assert [step(s) for s in (0, 9e-4, 0.0175, 0.064, 0.9999, 1.26, 58.31, 1240.4)] == [
+        "0 ms", "0.90 ms", "17.5 ms", "64.0 ms", "1.00 s", "1.26 s", "58.3 s", "1,240 s",
     ]  # fmt: skip
     assert [duration(s) for s in (90.0, 7200.0, 3.4 * 86400, 227 * 86400)] == [
         "1 min 30 s", "2 h 00 min", "3.4 days", "227 days",

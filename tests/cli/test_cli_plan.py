@@ -40,7 +40,7 @@ def test_the_page_tells_the_plan_and_all_that_it_takes(capsys: pytest.CaptureFix
     assert (status, err) == (0, "")
     for part in (
         "llama-3-8b  8.03 G parameters", "16 × H100-SXM", "64 sequences × 8,192 = 524 k tokens",
-        "assumed: 8,192 positions a sequence (--seq), 20 tokens a parameter (--tokens)",
+        "assumed: 8,192 positions a sequence (--seq), 20 tokens a parameter (--tokens), modern",
         "batch.sequences=64", "± 5", "tokens/s a device", "MFU, HFU", "of 79.11 GiB",
         "161 G tokens in 306,", "USD", "Wh", "where the step goes", "matrix products",
         "what fills the fullest rank", "activations kept", "runs today", "other kinds of plan",
@@ -86,6 +86,10 @@ def test_a_saved_plan_takes_what_was_told(
 
 def test_json_tells_parts_that_sum_to_their_totals(capsys: pytest.CaptureFixture[str]) -> None:
     tree = as_json(capsys, *SMALL)
+    assert tree["assumed"] == [
+        "8,192 positions a sequence (--seq)", "20 tokens a parameter (--tokens)",
+        "modern software (--stack)",
+    ]  # fmt: skip
     best = tree["best"]
     assert sum(best["step_parts_s"].values()) == pytest.approx(best["step_s"])
     assert sum(best["memory_parts_bytes"].values()) == pytest.approx(best["memory_bytes"])
@@ -163,6 +167,8 @@ REFUSED = {
     "no such model": (("lama-3-8b", "--cluster", "h100x8"), ["did you mean llama-3-8b"]),
     "two models": (("gpt2", "llama-3-8b", "--cluster", "h100x8"), ["a second model"]),
     "no cluster": (("gpt2",), ["--cluster", "is missing"]),
+    "an empty cluster": (("gpt2", "--cluster", ""), ["there is none called ''"]),
+    "a directory": (("gpt2", "--cluster", "some/where"), ["some/where is no cluster's file"]),
     "no such cluster": (("gpt2", "--cluster", "h10x8"), ["there is none called 'h10'"]),
     "no devices": (("gpt2", "--cluster", "h100x0"), ["has 0 devices"]),
     "devices unsaid": (("gpt2", "--cluster", "h100"), ["say how many"]),
@@ -369,3 +375,11 @@ def test_planning_needs_no_torch() -> None:
     words = ("plan", "gpt2", "--cluster", "h100x8", "--batch-tokens", "64Ki")
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
+
+
+def test_host_memory_that_is_demanded_is_not_told_as_needed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _, out, _ = asked(capsys, *SMALL, "offload=0.5")
+    assert "offload=0.5" in out
+    assert "nothing fits" not in out

@@ -6,26 +6,25 @@ import argparse
 import json
 import shutil
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from stretto.cli.arguments import Parser
+from stretto.cli.plan_files import can_emit, emitted, refusal, refuse_model, save
 from stretto.cli.plan_more import more, over_parts
 from stretto.cli.plan_request import LONGEST, PRECISIONS, Request, request
 from stretto.cli.say import table
 from stretto.cost import stacks
-from stretto.errors import InputError, MachineError, PlanError, Problem
-from stretto.plan import Batch, Plan
+from stretto.errors import InputError
 from stretto.search import (
     KEYS,
     OBJECTIVES,
     TOKENS_PER_PARAMETER,
     Change,
     Found,
-    Task,
     answer,
     nothing,
     rescues,
@@ -37,7 +36,6 @@ from stretto.units import show_seconds
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from stretto.emit import Emitted, Trainer
 
 _ABOUT = """\
 Finds how to train a model on a cluster: which parallelism, which schedule, what to shard and what
@@ -60,6 +58,7 @@ examples:
   stretto plan llama-3-70b --cluster h100 --devices 64 --batch-tokens 4M --seq 8192 --tokens 15T
   stretto plan my/config.json --cluster frontierx3072 --constraint 'tp<=8' zero=1
   stretto plan llama-3-8b --cluster h100x8 --constraint 'memory<=70GB' --why-not tp=8 zero=0
+  stretto plan llama-3-8b --cluster h100x8 runs=true --save plan.toml     for stretto train --plan
   stretto plan llama-3-8b --cluster h100x16 --emit megatron --save plan.toml
 """
 
@@ -79,28 +78,26 @@ def _planned(wanted: Request, asked: argparse.Namespace) -> int:
     """Print the best plan, and save and emit it if that is asked for."""
     task, trainer = wanted.task, asked.emit
     if trainer:
-        _refuse_model(trainer, task)
+        refuse_model(trainer, task)
     found = answer(
         task,
         tokens=wanted.tokens,
         constraints=(*wanted.constraints, *wanted.keys),
         objective=asked.objective,
         top=asked.top,
-        accepts=partial(_can_emit, trainer, task) if trainer else None,
+        accepts=partial(can_emit, trainer, task) if trainer else None,
     )
     if isinstance(found, Found):
         return _only_over_parts(found, wanted, asked)
     told = more(found.found, asked)
     plan = found.best.plan if trainer or told.plan is None else told.plan.plan
-    files = dict(_emit(trainer, found.found.task, plan).files) if trainer else {}
+    files = dict(emitted(trainer, found.found.task, plan).files) if trainer else {}
     if asked.save:
-        beside = {asked.save.parent / name: text for name, text in files.items()}
-        _refuse_existing(beside)
-        _write({asked.save: plan.to_toml(), **beside})
+        save(asked.save, plan, beside=files)
     if asked.json:
         from stretto.report.plan_json import tree
 
-        _print_json({**tree(found), **told.tree, "emitted": files})
+        _print_json({"assumed": wanted.notes, **tree(found), **told.tree, "emitted": files})
         return 0
     from stretto.report.plan import page
 
@@ -126,11 +123,11 @@ def _only_over_parts(found: Found, wanted: Request, asked: argparse.Namespace) -
     if told.plan is None or asked.emit:
         _give_up(found, asked)
     if asked.save:
-        _write({asked.save: told.plan.plan.to_toml()})
+        save(asked.save, told.plan.plan, beside={})
     if asked.json:
         _print_json(told.tree)
         return 0
-    from stretto.report.plan import heading
+    from stretto.report.plan_head import heading
 
     _print(heading(found, wanted.notes))
     for part in told.pages:
@@ -149,7 +146,8 @@ def _compared(wanted: Request, asked: argparse.Namespace) -> int:
 
         _print_json(plan_json.why_not(why, found.best))
         return 0
-    from stretto.report.plan import comparison, heading
+    from stretto.report.plan import comparison
+    from stretto.report.plan_head import heading
 
     _print(heading(found, wanted.notes))
     print()
@@ -171,7 +169,7 @@ def _give_up(found: Found, asked: argparse.Namespace) -> NoReturn:
     if problems:
         helped = rescues(found)
     else:  # there are plans, but none that can be emitted
-        problems = _emit_problems(asked.emit, found)
+        problems = refusal(asked.emit, found)
     if asked.json:
         from stretto.report import plan_json
 
@@ -182,64 +180,6 @@ def _give_up(found: Found, asked: argparse.Namespace) -> NoReturn:
     if would:
         problems = (*problems[:-1], replace(problems[-1], remedy=f"use {', or '.join(would)}"))
     raise InputError(problems)
-
-
-def _emit(trainer: Trainer, task: Task, plan: Plan) -> Emitted:
-    from stretto.emit import emit
-
-    return emit(trainer, model=task.model, plan=plan, per_node=task.cluster.per_node)
-
-
-def _refuse_model(trainer: Trainer, task: Task) -> None:
-    """Refuse a model that a trainer does not know, whatever the plan.
-
-    Raises:
-        PlanError: All that the trainer does not know of it.
-    """
-    try:
-        _emit(trainer, task, Plan(numerics=task.numerics, batch=Batch(1, 1, task.seq)))
-    except PlanError as error:
-        if own := [p for p in error.problems if p.field.partition(".")[0] == "model"]:
-            raise PlanError(own) from None
-
-
-def _can_emit(trainer: Trainer, task: Task, plan: Plan) -> bool:
-    try:
-        _emit(trainer, task, plan)
-    except PlanError:
-        return False
-    return True
-
-
-def _emit_problems(trainer: Trainer, found: Found) -> tuple[Problem, ...]:
-    """Give why a trainer can be told neither the best plan nor any like it."""
-    assert found.best is not None, "there are plans"
-    try:
-        _emit(trainer, found.task, found.best.plan)
-    except PlanError as error:
-        return error.problems
-    raise AssertionError("it was refused before")
-
-
-def _refuse_existing(files: Iterable[Path]) -> None:
-    """Refuse to replace files that were not named.
-
-    Raises:
-        InputError: All that exist.
-    """
-    there = [path for path in files if path.exists()]
-    if there:
-        rule, remedy = "exists already, and would be written too", "save in another directory"
-        raise InputError(Problem(str(path), rule, remedy) for path in there)
-
-
-def _write(files: Mapping[Path, str]) -> None:
-    for path, text in files.items():
-        try:
-            path.write_text(text, encoding="utf-8")
-        except OSError as error:
-            rule, remedy = f"cannot be written: {error.strerror}", "name another place"
-            raise MachineError(Problem(str(path), rule, remedy)) from None
 
 
 def _print(content: RenderableType) -> None:
@@ -289,7 +229,7 @@ def _parser() -> Parser:
         help="what the plan must meet: 'tp<=8', 'memory<=70GB'; may be given again",
     )  # fmt: skip
     add(
-        "--stack", default=stacks.DEFAULT, metavar="NAME",
+        "--stack", metavar="NAME",
         help=f"software: {', '.join(stacks.names())} (default: {stacks.DEFAULT})",
     )  # fmt: skip
     add(

@@ -17,6 +17,7 @@ from stretto.cli.say import attempt
 from stretto.cluster import Cluster, find
 from stretto.cluster.names import split
 from stretto.cost import stack
+from stretto.cost.stacks import DEFAULT
 from stretto.errors import ClusterError, InputError, Problem
 from stretto.plan import DType, Matrix
 from stretto.search import TOKENS_PER_PARAMETER, Constraint, Task
@@ -80,6 +81,8 @@ def request(options: argparse.Namespace, keys: Pairs, problems: list[Problem]) -
         rule = f"a device of {task.cluster.name} has no price"
         problems.append(Problem("--objective", rule, "state price_usd_per_hour in its file"))
     tokens = attempt(lambda: _tokens(options.tokens, task, notes), problems)
+    if options.stack is None:
+        notes.append(f"{DEFAULT} software (--stack)")
     if problems or task is None or tokens is None:
         raise InputError(dict.fromkeys(problems))
     return Request(task, tokens, demands, own, tuple(notes))
@@ -109,8 +112,10 @@ def _task(options: argparse.Namespace, notes: list[str], problems: list[Problem]
     """Give what to search for; add to `notes` what was assumed."""
     named, where = options.model[:1], options.cluster
     model = attempt(lambda: model_of(named[0]), problems) if named else None
-    cluster = attempt(lambda: find(where, devices=options.devices), problems) if where else None
-    software = attempt(lambda: stack(options.stack), problems)
+    cluster = None
+    if where is not None:
+        cluster = attempt(lambda: find(where, devices=options.devices), problems)
+    software = attempt(lambda: stack(options.stack or DEFAULT), problems)
     if model is None or cluster is None or software is None:
         return None
     seq = options.seq

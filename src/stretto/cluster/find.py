@@ -22,6 +22,9 @@ def find(text: str, *, devices: int | None = None) -> Cluster:
     """
     if text.endswith(".toml"):
         return load(Path(text), devices=devices)
+    if "/" in text:
+        remedy = "name a file that ends in .toml, or a preset"
+        raise ClusterError(Problem("cluster", f"{text} is no cluster's file", remedy))
     name, stated = split(text)
     if stated is not None and devices not in (None, stated):
         raise ClusterError(

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from stretto.cost.machine import Link, Machine
-from stretto.cost.numbers import Number
+from stretto.cost.numbers import Number, ceil_div
 
 
 def _levels(
@@ -83,6 +83,33 @@ def exchange_s(size_bytes: Number, ranks: Number, *, stride: Number, machine: Ma
         slowest = np.where(crosses, np.maximum(slowest, out / link.bytes_per_s), slowest)
         latency = np.where(crosses, link.latency_s * np.log2(np.maximum(ranks, 2.0)), latency)
     return slowest + latency
+
+
+def line_s(
+    size_bytes: Number, ranks: Number, *, stride: Number, machine: Machine
+) -> tuple[Number, Number]:
+    """Give the seconds of a message along a line of ranks: its slowest hop, and all its hops.
+
+    Args:
+        size_bytes: Of the message.
+        ranks: Of the line.
+        stride: Devices between neighbours.
+        machine: The cluster.
+    """
+    slowest = np.zeros(np.broadcast_shapes(size_bytes.shape, ranks.shape, stride.shape))
+    whole, blocks = np.zeros_like(slowest), ranks
+    last = len(machine.links) - 1
+    for i, link in enumerate(machine.links):
+        # Hops between blocks of this level's devices are left to the levels outside it.
+        left = (
+            np.ones(()) if i == last else np.clip(ceil_div(ranks * stride, link.devices), 1, blocks)
+        )
+        hops = blocks - left
+        own = size_bytes / link.bytes_per_s + link.latency_s
+        slowest = np.where(hops > 0, np.maximum(slowest, own), slowest)
+        whole = whole + np.where(hops > 0, hops * own, 0.0)
+        blocks = left
+    return slowest, whole
 
 
 def send_s(size_bytes: Number, *, stride: Number, machine: Machine) -> Number:

@@ -9,7 +9,7 @@ import numpy as np
 
 from stretto.cost.bubble import Load, bubble_s
 from stretto.cost.choice import SCHEDULES
-from stretto.cost.collectives import all_reduce_s, ring_s, send_s
+from stretto.cost.collectives import all_reduce_s, line_s, ring_s
 from stretto.cost.host import host_s
 from stretto.cost.kernels import memory_s
 from stretto.cost.layer import Passes, Work, embedding, head, layer
@@ -157,9 +157,9 @@ def _send_s(p: Pricing) -> Number:
     """Give the seconds of sends between stages that nothing hides."""
     c = p.choice
     size = p.tokens * p.shape.embed * c.value_bytes / c.tp
-    one = send_s(size, stride=c.pp_stride, machine=p.machine)
-    steady = 2 * c.interleave * c.micro_batches * one * (1 - p.stack.send_overlap)
-    return np.where(c.pp > 1, steady + 2 * (c.pp - 1) * one, 0.0)
+    slowest, whole = line_s(size, c.pp, stride=c.pp_stride, machine=p.machine)
+    steady = 2 * c.interleave * c.micro_batches * slowest * (1 - p.stack.send_overlap)
+    return np.where(c.pp > 1, steady + 2 * whole, 0.0)
 
 
 def _optimizer_elements(p: Pricing) -> Number:
