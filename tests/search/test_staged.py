@@ -21,6 +21,7 @@ from stretto.schedule.one_f_one_b import one_f_one_b
 from stretto.search import Task, search
 from stretto.search.ranks import RankCost
 from stretto.search.staged import Staged, even, priced, step_s
+from stretto.search.wires import hops_s
 
 H100 = find("h100x8")
 
@@ -49,6 +50,9 @@ def test_ranks_that_are_alike_take_what_the_estimate_says(
         name = SCHEDULES[int(one.row.schedule)]
         if task.model.layers % stages or name in ("vocabulary", "zb-v"):
             continue  # which the estimate prices as if all ranks had an end, or none
+        hops = hops_s(one.estimate.pricing)
+        if len(hops) and np.ptp(hops) > 0:
+            continue  # which the estimate prices as if all were the slowest
         seen += 1
         each = priced(one.plan, task.model, cluster=task.cluster, stack=task.stack)
         assert each.step_s == pytest.approx(one.step_s, rel=1e-4)

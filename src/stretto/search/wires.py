@@ -53,9 +53,20 @@ def wires(p: Pricing, cluster: Cluster) -> Wires:
         edges = Edges.of(p.choice, cluster)
         machine, sends = edges.carried(p, cluster)
         return Wires(machine, (0,) * ranks, sends, crosses, sends)
-    one = send_s(message_bytes(p), stride=p.choice.pp_stride, machine=p.machine)
-    sends = np.broadcast_to(one, (ranks - 1,))
+    sends = hops_s(p)
     return Wires(p.machine, (0,) * ranks, sends, crosses, sends)
+
+
+def hops_s(p: Pricing) -> Number:
+    """Give the seconds of a message from each rank to the next: over the level that joins them."""
+    size, stride = message_bytes(p), p.choice.pp_stride
+    first = np.arange(int(p.choice.pp)) * stride
+    seconds = np.zeros(len(first) - 1)
+    for i, link in enumerate(reversed(p.machine.links)):
+        block = np.floor(first / link.devices)
+        joined = (block[1:] == block[:-1]) | (i == 0)
+        seconds = np.where(joined, size / link.bytes_per_s + link.latency_s, seconds)
+    return seconds
 
 
 def message_bytes(p: Pricing) -> Number:
