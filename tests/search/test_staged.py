@@ -50,12 +50,13 @@ def test_ranks_that_are_alike_take_what_the_estimate_says(
         name = SCHEDULES[int(one.row.schedule)]
         if task.model.layers % stages or name in ("vocabulary", "zb-v"):
             continue  # which the estimate prices as if all ranks had an end, or none
-        hops = hops_s(one.estimate.pricing)
-        if len(hops) and np.ptp(hops) > 0:
-            continue  # which the estimate prices as if all were the slowest
         seen += 1
         each = priced(one.plan, task.model, cluster=task.cluster, stack=task.stack)
-        assert each.step_s == pytest.approx(one.step_s, rel=1e-4)
+        hops = hops_s(one.estimate.pricing)
+        if len(hops) and np.ptp(hops) > 0:  # the estimate has the slowest stand for all
+            assert 0.95 * one.step_s < each.step_s <= one.step_s * (1 + 1e-4)
+        else:
+            assert each.step_s == pytest.approx(one.step_s, rel=1e-4)
         assert each.memory_bytes.max() == pytest.approx(one.memory_bytes, rel=1e-9)
     assert seen > 10
 
