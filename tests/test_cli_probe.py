@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -65,7 +66,7 @@ def test_one_rank_has_no_links_and_tables_say_what_was_found(
     assert main(["probe", "--quick", "--ranks", "1"]) == 0
     said = capfd.readouterr().out
     assert find("cluster.toml").levels == ()
-    assert "matrix products, GFLOP/s" in said
+    assert re.search(r"\nmatrix products, [GT]FLOP/s", said)  # whichever reads well on this machine
     assert "\nmemory  " in said
     assert "\nlaunch  " in said
     assert "  efficiency.float32" in said
