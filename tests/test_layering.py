@@ -76,7 +76,8 @@ PLACES: dict[str, Place] = {
     "data.*": Place(4, beside=("data.*",), packages=("tokenizers", "pyarrow")),
     "cost.*": Place(4, beside=("cost.*",)),
     "search.*": Place(4, beside=("cost.*", "search.*")),
-    "simulate.*": Place(4, beside=("cost.*", "simulate.*")),
+    "timeline.*": Place(4, beside=("timeline.*",)),
+    "simulate.*": Place(4, beside=("cost.*", "timeline.*", "simulate.*")),
     # 5: do it
     "nn": Place(5),
     "checkpoint.io": Place(5, packages=("safetensors",)),

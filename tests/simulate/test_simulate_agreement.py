@@ -18,7 +18,8 @@ from stretto.presets import preset
 from stretto.program.instruction import Compute, Phase, Program
 from stretto.program.lower import lower
 from stretto.schedule import SCHEDULES, Action, Pass
-from stretto.simulate import Timeline, simulate
+from stretto.simulate import simulate
+from stretto.timeline import Timeline
 
 # ── the estimate ─────────────────────────────────────────────────────────────────────────────────
 

@@ -13,7 +13,8 @@ from tests.simulate.toy import cluster, model, plan, software
 from stretto.errors import InputError
 from stretto.program.instruction import Compute, Move, Program, Recv, Send, Update, Vote
 from stretto.program.lower import lower
-from stretto.simulate import Fault, Halt, SlowLink, SlowRank, Timeline, simulate, usages
+from stretto.simulate import Fault, Halt, SlowLink, SlowRank, simulate
+from stretto.timeline import Timeline, usages
 
 
 def run(program: Program, *faults: Fault, node: int = 8) -> Timeline:

@@ -17,7 +17,8 @@ from stretto.program.draw import draw
 from stretto.program.instruction import Compute, Free, Move, Program, Recv, Send, Update, Vote
 from stretto.program.lower import lower
 from stretto.program.traffic import traffic
-from stretto.simulate import KINDS, SlowRank, Timeline, simulate, usages
+from stretto.simulate import SlowRank, simulate
+from stretto.timeline import KINDS, Timeline, usages
 
 DEVICE = KINDS.index("device")
 EPS = 1e-9

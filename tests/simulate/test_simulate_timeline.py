@@ -13,7 +13,8 @@ from stretto.cost import Machine
 from stretto.cost.instruction import Prices
 from stretto.program.instruction import Compute, Program, Update
 from stretto.program.lower import lower
-from stretto.simulate import KINDS, simulate, usages
+from stretto.simulate import simulate
+from stretto.timeline import KINDS, usages
 
 WIDTH = 4
 BALLOT_S = 32 / NODE_BYTES_PER_S

@@ -2,18 +2,5 @@
 
 from stretto.simulate.fault import Fault, Halt, SlowLink, SlowRank
 from stretto.simulate.simulate import simulate
-from stretto.simulate.timeline import KINDS, Timeline, Wait
-from stretto.simulate.usage import Usage, usages
 
-__all__ = [
-    "KINDS",
-    "Fault",
-    "Halt",
-    "SlowLink",
-    "SlowRank",
-    "Timeline",
-    "Usage",
-    "Wait",
-    "simulate",
-    "usages",
-]
+__all__ = ["Fault", "Halt", "SlowLink", "SlowRank", "simulate"]

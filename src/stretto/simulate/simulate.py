@@ -13,8 +13,9 @@ from stretto.simulate.fault import Fault, problems
 from stretto.simulate.graph import graph
 from stretto.simulate.play import play
 from stretto.simulate.site import Site
-from stretto.simulate.timeline import Timeline, timeline
+from stretto.simulate.timeline import timeline
 from stretto.simulate.wait import waits
+from stretto.timeline.value import Timeline
 
 
 def simulate(

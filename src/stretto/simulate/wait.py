@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from stretto.simulate.graph import Floats, Graph
-from stretto.simulate.timeline import Wait
+from stretto.timeline.value import Wait
 
 
 def waits(graph: Graph, done_s: Floats) -> tuple[Wait, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stretto.simulate.timeline import KINDS, Timeline
+from stretto.timeline.value import KINDS, Timeline
 
 
 @dataclass(frozen=True, slots=True)
