@@ -90,6 +90,41 @@ def test_the_fastest_plan_that_is_told_is_saved(
     assert saved.read_text("utf-8") == tree["layerwise"]["best"]["toml"] != tree["best"]["toml"]
 
 
+def test_the_best_plans_that_run_are_played_and_the_fastest_of_them_is_saved(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    arguments = (*SMALL, "--cluster", "h100x8", "runs=true", "--confirm", "4")
+    saved = tmp_path / "plan.toml"
+    page = asked(capsys, *arguments, "--save", str(saved))
+    told = page.split("confirmed by simulation: the best plans that run today\n")[1]
+    assert "simulated" in told.splitlines()[0]
+    tree = as_json(capsys, *arguments)
+    played = tree["confirmed"]
+    steps = [one["simulated_step_s"] for one in played]
+    assert len(played) == 4 and steps == sorted(steps)
+    assert len({Plan.from_toml(one["plan"]["toml"]).mesh for one in played}) == 4
+    assert saved.read_text("utf-8") == played[0]["plan"]["toml"]
+    for one in played:
+        assert one["plan"]["step_s"] == pytest.approx(one["simulated_step_s"], rel=0.1)
+
+
+def test_a_plan_that_does_not_run_yet_is_not_replaced_by_one_that_was_played(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    saved = tmp_path / "plan.toml"
+    arguments = ("plan", "llama-3-70b", "--cluster", "h100x64", "--batch-tokens", "512Ki")
+    arguments = (*arguments, "--confirm", "1")
+    asked(capsys, *arguments, "--save", str(saved))
+    tree = as_json(capsys, *arguments)
+    assert len(tree["confirmed"]) == 1
+    assert saved.read_text("utf-8") == tree["best"]["toml"] != tree["confirmed"][0]["plan"]["toml"]
+
+
+def test_no_plan_at_all_cannot_be_confirmed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SMALL, "--cluster", "h100x8", "--confirm", "0"]) == 2
+    assert "--confirm  is 0\n" in capsys.readouterr().err
+
+
 def test_what_survivors_do_is_a_line_for_each_number_of_nodes(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -239,6 +239,10 @@ def _parser() -> Parser:
     add(
         "--layerwise", action="store_true", help="let layers differ in what they run again or shard"
     )
+    add(
+        "--confirm", nargs="?", type=int, const=3, metavar="N",
+        help="simulate the best N plans that run today, instruction by instruction (default: 3)",
+    )  # fmt: skip
     add("--why-not", action="store_true", help="compare the best plan with that of key=value …")
     add("--top", type=int, default=3, metavar="N", help="other plans of each sort (default: 3)")
     add(

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from stretto.errors import Problem
-from stretto.search import Found, Task
+from stretto.search import Found, Task, line
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from stretto.search.confirm import Confirmed
     from stretto.search.staged import Staged
 
 
@@ -29,7 +32,7 @@ class More:
 
     pages: tuple[RenderableType, ...] = ()
     tree: Mapping[str, Any] = field(default_factory=dict)
-    plan: Staged | None = None
+    plan: Staged | Confirmed | None = None
 
 
 def more(found: Found, asked: argparse.Namespace) -> More:
@@ -40,13 +43,15 @@ def more(found: Found, asked: argparse.Namespace) -> More:
 
     Args:
         found: The search.
-        asked: The options of the command: ``layerwise`` and ``survivors``.
+        asked: The options of the command: ``layerwise``, ``survivors`` and ``confirm``.
     """
     told = [over_parts(found), _over_links(found)]
     if asked.layerwise:
         told.append(_layerwise(found))
     if asked.survivors is not None:
         told.append(_survivors(found, asked.survivors))
+    if asked.confirm is not None:
+        told.append(_confirmed(found, asked.confirm))
     plans = [one.plan for one in told if one.plan is not None]
     return More(
         tuple(page for one in told for page in one.pages),
@@ -113,3 +118,25 @@ def _survivors(found: Found, least: int) -> More:
 
     table = survivors(found, least=least or None)
     return More((plan_more.survivors(table),), {"survivors": plan_more_json.survivors(table)})
+
+
+def _confirmed(found: Found, most: int) -> More:
+    from stretto.report import plan_more, plan_more_json
+    from stretto.search.confirm import confirm
+
+    live = sys.stderr.isatty()
+    say = partial(print, end="", file=sys.stderr, flush=True)
+    played = confirm(
+        found,
+        most=most,
+        begin=lambda p: say(f"\r\x1b[Ksimulating {line(p.row)} …") if live else None,
+    )
+    if live:
+        say("\r\x1b[K")
+    best, running = found.best, found.best_running
+    runs = best is not None and running is not None and best.plan == running.plan
+    return More(
+        (plan_more.confirmed(played),),
+        {"confirmed": plan_more_json.confirmed(played)},
+        played[0] if runs else None,
+    )

@@ -77,6 +77,8 @@ def request(options: argparse.Namespace, keys: Pairs, problems: list[Problem]) -
     notes: list[str] = []
     task = _task(options, notes, problems)
     problems += survivor_problems(options.survivors, task)
+    if options.confirm is not None and options.confirm < 1:
+        problems.append(Problem("--confirm", f"is {options.confirm}", "use 1 or more"))
     if task is not None and options.objective == "cost" and not task.machine.price_per_s:
         rule = f"a device of {task.cluster.name} has no price"
         problems.append(Problem("--objective", rule, "state price_usd_per_hour in its file"))

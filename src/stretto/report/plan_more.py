@@ -15,6 +15,7 @@ from stretto.plan import Plan
 from stretto.report.quantities import change, step
 from stretto.search import Task, line
 from stretto.search.assign import Assignment
+from stretto.search.confirm import Confirmed
 from stretto.search.layerwise import Layerwise
 from stretto.search.staged import Staged
 from stretto.search.survivors import Survivors, tokens_per_s
@@ -100,6 +101,22 @@ def survivors(found: Sequence[Survivors]) -> Group:
                           Text(text, "yellow"))  # fmt: skip
     note = Text("a step keeps its sequences, but where it says otherwise", "dim")
     return _section("when devices fail", table, note)
+
+
+def confirmed(found: Sequence[Confirmed]) -> Group:
+    """Give what the simulator makes of the best plans that run today."""
+    title = "confirmed by simulation: the best plans that run today"
+    if not found:
+        return _section(title, Text("there is none to simulate"))
+    best = found[0]
+    table = _table("right", "right", "right", "left")
+    table.add_row(*(Text(word, style="dim") for word in ("simulated", "", "estimate", "")))
+    for one in found:
+        table.add_row(
+            step(one.step_s), change(one.step_s / best.step_s), change(1 + one.error),
+            line(one.estimated.row, beside=None if one is best else best.estimated.row),
+        )  # fmt: skip
+    return _section(title, table)
 
 
 def stages(plan: Staged, *, task: Task | None = None) -> Table:

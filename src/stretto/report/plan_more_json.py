@@ -7,6 +7,7 @@ from typing import Any
 
 from stretto.search import Priced, Task, words
 from stretto.search.assign import Assignment
+from stretto.search.confirm import Confirmed
 from stretto.search.layerwise import Layerwise
 from stretto.search.staged import Staged
 from stretto.search.survivors import Survivors, tokens_per_s
@@ -47,6 +48,11 @@ def assignment(found: Assignment) -> Tree:
         "step_s_at_random": found.random_s,
         "all_orders_tried": found.exact,
     }
+
+
+def confirmed(found: Sequence[Confirmed]) -> list[Tree]:
+    """Give what the simulator makes of the best plans that run today, the fastest first."""
+    return [{"simulated_step_s": one.step_s, "plan": _line(one.estimated)} for one in found]
 
 
 def survivors(found: Sequence[Survivors]) -> list[Tree]:
