@@ -22,7 +22,7 @@ _HEAD = """\
 
 Stretto beside stock PyTorch, measured in one run and in turn. Absolute figures belong to the
 machine; the ratios are what to look at. What is compared and how fairness is kept:
-[benchmarks/README.md](../benchmarks/README.md). Each table is written by `make bench`.
+`benchmarks/README.md`. Each table is written by `make bench`.
 """
 
 
