@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from stretto.program.lower import lower
 from stretto.recipe import Recipe
 from stretto.runtime.executor import Executor
 from stretto.runtime.rank import Rank
+from stretto.runtime.recorder import recorder
 from stretto.runtime.state import fill, fresh
 from stretto.runtime.world import World, process_groups
 
@@ -38,6 +41,7 @@ def build(
     config: Config,
     plan: Callable[..., Plan],
     micro_batches: int = 1,
+    record_every: int = 0,
     **options: Any,
 ) -> Step:
     """A rank of a plan.
@@ -48,6 +52,7 @@ def build(
         config: The model, the batch and the optimizer.
         plan: Gives the plan from a batch and numerics.
         micro_batches: Micro-batches of a step on each replica.
+        record_every: Steps between two whose timeline is recorded; 0 for none.
         options: What else the plan takes.
     """
     numerics = Numerics("bfloat16" if config.precision == "bf16" else "float32")
@@ -61,7 +66,9 @@ def build(
         weight_decay=config.weight_decay, clip=config.clip, seed=config.seed,
     )  # fmt: skip
     mine = Rank(program, rank, torch.device("cpu"), process_groups(program, here), recipe)
-    executor = Executor(mine)
+    home = tempfile.TemporaryDirectory(prefix="bench-recorded-")
+    recorded = recorder(mine, here, Path(home.name), every=record_every, first=0, note=print)
+    executor = Executor(mine, recorded)
     fill(mine, fresh(seed=config.seed, shape=program.model.shape))
     axes = dict(made.rules.compute).get("batch", ())
     share = program.placement.mesh.index(rank, axes)
@@ -69,6 +76,7 @@ def build(
     steps = iter(range(10**9))
 
     def step() -> Tensor | None:
+        assert home.name, "recordings stay as long as the steps"
         inputs_BT, targets_BT = next(source)
         parts = zip(inputs_BT.split(size), targets_BT.split(size), strict=True)
         outcome = executor.step([_micro_batch(*part) for part in parts], step=next(steps))

@@ -108,6 +108,7 @@ def test_a_run_keeps_all_that_decided_it(trained: tuple[Path, str]) -> None:
     assert {p.name for p in run.iterdir() if not p.name.startswith("events.")} == {
         "plan.toml", "recipe.toml", "config.json", "tokenizer.json", "tokenizer_config.json",
         "environment.json", "metrics.jsonl", "loss.svg", "log.txt", "checkpoints", "model",
+        "timeline", "cluster.toml",
     }  # fmt: skip
     assert len(list(run.glob("events.out.tfevents.*"))) == 1
     plan = Plan.from_toml((run / "plan.toml").read_text())
@@ -129,8 +130,15 @@ def test_a_run_that_goes_on_under_another_plan_has_the_losses_of_one_that_never_
     plan: tuple[str, ...], trained: tuple[Path, str], home: Path
 ) -> None:
     run = half(trained[0], home / "-".join(plan).replace("=", ""))
-    status, out, err = finish(start("train", "--resume", run.name, *plan, home=home))
+    status, out, err = finish(start("train", "--resume", run.name, *plan, "--trace", home=home))
     assert (status, err) == (0, "")
+    # The third step after each start was recorded, each under its own plan.
+    assert f"2 recorded steps for https://ui.perfetto.dev in {run.name}/trace.json" in out
+    traced = json.loads((run / "trace.json").read_text())["traceEvents"]
+    drawn = {(e["name"], e["pid"]) for e in traced if e.get("cat") == "step"}
+    assert {name for name, _ in drawn} == {"step 3", "step 6"}
+    ranks = Plan.from_toml((run / "plan.toml").read_text()).mesh.size
+    assert len(drawn) == 2 + ranks
     assert losses(run)[:3] == losses(trained[0])[:3]
     assert losses(run) == pytest.approx(losses(trained[0]), rel=1e-9)
     assert records(run)[-1]["valid_loss"] == pytest.approx(records(trained[0])[-1]["valid_loss"])

@@ -31,6 +31,7 @@ class Settings:
         checkpoint_every: Steps between two checkpoints; 0 for one at the end only, -1 for five in
             all, but one every 1000 steps at least.
         evaluate_every: Steps between two evaluations on held-out text; as above.
+        record_every: Steps between two whose timeline is recorded; 0 for none.
         keep: Checkpoints that are kept, 2 or more.
         vocab: Tokens of a tokenizer that is trained here, and of the model; 0 for the model's own.
         valid_fraction: The part of the documents that is held out.
@@ -40,6 +41,7 @@ class Settings:
 
     checkpoint_every: int = -1
     evaluate_every: int = -1
+    record_every: int = 50
     keep: int = 2
     vocab: int = 0
     valid_fraction: float = 0.03
@@ -129,6 +131,7 @@ RUN: Mapping[str, Reader] = MappingProxyType(
     {
         "checkpoint_every": _whole(-1),
         "evaluate_every": _whole(-1),
+        "record_every": _whole(0),
         "keep": _whole(2),
         "vocab": _vocab,
         "valid_fraction": _number(0, 0.5, open_=True),

@@ -2,10 +2,12 @@
 
 plan.toml         the plan, resolved; the last one, if the run went on under another
 recipe.toml       recipe, settings of the run and where its text is
+cluster.toml      where it runs, as its steps are foretold
 config.json       the model, in Hugging Face format; tokenizer.json beside it
 environment.json  versions, machine and command line of every start
 metrics.jsonl     what there was to say after every step; TensorBoard's events.… beside it
 log.txt           what was printed
+timeline/         when each rank did what, in the steps that were recorded
 checkpoints/      to go on from
 model/            at the end, the model in Hugging Face format
 """
@@ -31,7 +33,7 @@ from stretto.checkpoint.commit import find
 from stretto.cli.keys import RECIPE, RUN, Settings, read
 from stretto.cli.plans import read_plan
 from stretto.cli.say import attempt
-from stretto.cluster import local
+from stretto.cluster import Cluster, dumps, local
 from stretto.errors import CheckpointError, InputError, MachineError, Problem
 from stretto.huggingface import read_config, write_config
 from stretto.model import Model
@@ -80,6 +82,16 @@ class RunDirectory:
     def checkpoints(self) -> Path:
         """The directory of its checkpoints."""
         return self.path / "checkpoints"
+
+    @property
+    def cluster(self) -> Path:
+        """The cluster by which its steps are foretold."""
+        return self.path / "cluster.toml"
+
+    @property
+    def trace(self) -> Path:
+        """Its recorded steps for Perfetto, once somebody asked for them."""
+        return self.path / "trace.json"
 
     @property
     def model(self) -> Path:
@@ -145,8 +157,13 @@ class RunDirectory:
             raise InputError(Problem(str(path), rule, "mend it, or begin another run")) from None
         return recipe, settings, text
 
-    def write(self, start: Start, *, command: list[str]) -> None:
+    def write(self, start: Start, *, command: list[str], cluster: Cluster | None = None) -> None:
         """Keep what decides the run, and where and how it is started.
+
+        Args:
+            start: What decides it.
+            command: How it is started.
+            cluster: By which its steps are foretold; None to leave that as it is.
 
         Raises:
             MachineError: The disk refuses.
@@ -162,6 +179,8 @@ class RunDirectory:
             _write_json(self.path / "config.json", write_config(start.model))
             (self.path / "plan.toml").write_text(start.plan.to_toml(), encoding="utf-8")
             (self.path / "recipe.toml").write_text(tomli_w.dumps(tree), encoding="utf-8")
+            if cluster is not None:
+                self.cluster.write_text(dumps(cluster), encoding="utf-8")
             _add_start(self.path / "environment.json", command)
 
     def keep_tokenizer(self, path: Path) -> None:

@@ -10,23 +10,26 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from stretto.cli.arguments import Parser
+from stretto.cli.foretold import predicted_s
 from stretto.cli.keys import every, sort
 from stretto.cli.plans import in_words
 from stretto.cli.request import Asked, Request, request
-from stretto.cli.rundir import RunDirectory, refusing
+from stretto.cli.rundir import RunDirectory
 from stretto.cli.say import table
 from stretto.cli.texts import CACHE, Telling, tokens_of
+from stretto.cli.voice import Voice
 from stretto.data.prepared import Prepared
 from stretto.data.tokens import TokenSet, unigram_loss
 from stretto.errors import Problem, StrettoError
+from stretto.report.quantities import step
 from stretto.units import show_count
 
 if TYPE_CHECKING:
     from stretto.runtime.environment import World
-    from stretto.runtime.train import Job, Record
+    from stretto.runtime.train import Job
 
 _ABOUT = """\
 Trains a language model. Without arguments: the shipped small model on the shipped text (the King
@@ -48,8 +51,8 @@ keys:
                            any key of a plan; stretto show --toml prints them
   steps= lr= schedule= warmup= decay= final_lr= beta1= beta2= eps= weight_decay= clip= seed=
                            the recipe: AdamW; cosine, wsd or constant
-  checkpoint_every= evaluate_every= keep= vocab= valid_fraction= mask_documents= field=
-                           the run
+  checkpoint_every= evaluate_every= record_every= keep= vocab= valid_fraction= mask_documents=
+  field=                   the run; record_every=50 records the timeline of every 50th step
 
 examples:
   stretto train
@@ -64,36 +67,39 @@ examples:
 
 def run(arguments: Sequence[str]) -> int:
     """Train, or say what would be trained."""
-    asked, dry, cache, problems = _read(arguments)
+    asked, options, problems = _read(arguments)
     wanted = request(asked, problems)
     leads = wanted.world is None or wanted.world.rank == 0
     with contextlib.ExitStack() as stack:
-        say = _Voice(stack, wanted.run.log if leads and not dry else None, silent=not leads)
+        log = wanted.run.log if leads and not options.dry_run else None
+        say = Voice(stack, log, silent=not leads)
         say(_described(wanted))
-        if dry:
+        if options.dry_run:
             return _would(wanted, say)
-        text = _prepared(wanted, cache, say)
+        text = _prepared(wanted, options.cache, say)
         if leads:
             _keep(wanted, text)
             say.open()
         baseline = unigram_loss(text.train, text.valid)
         say(_text_in_words(wanted, text, baseline))
+        predicted_s = _predicted(wanted, say) if leads else None
         try:
-            stopped = _launch(wanted, text)
+            stopped = _launch(wanted, text, predicted_s)
         except StrettoError as error:
             say.note("\n".join(table(error.problems)))
             say(_how_to_go_on(wanted, "ended by an error"))
             raise
         if stopped is not None:
             say(_how_to_go_on(wanted, f"stopped by {signal.Signals(stopped).name}"))
-            return 128 + stopped
-        if leads:
+        elif leads:
             _finish(wanted, text.valid, baseline, say)
-    return 0
+        if leads and options.trace is not None:
+            _trace(wanted, options.trace, say)
+    return 0 if stopped is None else 128 + stopped
 
 
-def _read(arguments: Sequence[str]) -> tuple[Asked, bool, Path, list[Problem]]:
-    """Give the words of the command, whether it is dry, the cache, and what is wrong with them."""
+def _read(arguments: Sequence[str]) -> tuple[Asked, argparse.Namespace, list[Problem]]:
+    """Give what run is asked for, how it is to be started, and what is wrong with the words."""
     parser = _parser()
     options, pairs, problems = parser.read(arguments)
     data = tuple(Path(name) for name in options.data or ())
@@ -102,6 +108,9 @@ def _read(arguments: Sequence[str]) -> tuple[Asked, bool, Path, list[Problem]]:
         for name in options.words[1:]
     ]
     keys = sort(pairs, problems, kinds=("mesh", "recipe", "run", "plan"))
+    if options.trace is not None and keys.run.get("record_every") == 0:
+        rule = "record_every=0 records no step"
+        problems.append(Problem("--trace", rule, "leave one of them out"))
     asked = Asked(
         next(iter(options.words), None),
         data,
@@ -112,16 +121,17 @@ def _read(arguments: Sequence[str]) -> tuple[Asked, bool, Path, list[Problem]]:
         options.run,
         options.tokenizer,
         keys,
+        options.cluster,
     )
-    return asked, options.dry_run, options.cache, problems
+    return asked, options, problems
 
 
 def _parser() -> Parser:
     parser = Parser(
         "train",
         usage="[MODEL] [--data PATH …] [--plan FILE] [--nproc N] [--from DIR] [--resume RUN]\n"
-        "                     [--run DIR] [--tokenizer FILE] [--cache DIR] [--dry-run]\n"
-        "                     [key=value …]",
+        "                     [--run DIR] [--tokenizer FILE] [--cache DIR] [--cluster NAME|FILE]\n"
+        "                     [--trace [FILE]] [--dry-run] [key=value …]",
         about=_ABOUT,
         examples=_EXAMPLES,
     )
@@ -169,6 +179,19 @@ def _parser() -> Parser:
         metavar="DIR",
         help=f"where tokens are kept (default: {CACHE})",
     )
+    add(
+        "--cluster",
+        metavar="NAME",
+        help="where it runs, to predict its steps: a preset or a file (default: this machine)",
+    )
+    add(
+        "--trace",
+        nargs="?",
+        type=Path,
+        const=Path(),
+        metavar="FILE",
+        help="at the end, write the recorded steps for https://ui.perfetto.dev (RUN/trace.json)",
+    )
     add("--dry-run", action="store_true", help="check everything, print the plan, and stop")
     return parser
 
@@ -180,38 +203,6 @@ def _positive(text: str) -> int:
 
 
 _LONGEST_PATH = 4096  # bytes: PATH_MAX of Linux
-
-
-class _Voice:
-    """Prints, and keeps what is printed in the log of the run once there is one."""
-
-    def __init__(self, stack: contextlib.ExitStack, log: Path | None, *, silent: bool) -> None:
-        self._stack, self._log, self._silent = stack, log, silent
-        self._said: list[str] = []
-        self._file: TextIO | None = None
-
-    def __call__(self, text: str) -> None:
-        if self._silent:
-            return
-        with contextlib.suppress(BrokenPipeError):  # a run goes on when nobody watches
-            print(text, flush=True)
-        self.note(text)
-
-    def note(self, text: str) -> None:
-        """Keep a text in the log without printing it."""
-        if self._file is None:
-            self._said.append(text)
-        else:
-            self._file.write(text + "\n")
-            self._file.flush()
-
-    def open(self) -> None:
-        """Begin to write the log, with what was said so far."""
-        if self._log is not None:
-            with refusing(self._log):
-                self._file = self._stack.enter_context(self._log.open("a", encoding="utf-8"))
-                self._file.write("".join(f"{text}\n" for text in self._said))
-                self._file.flush()
 
 
 # ── before ───────────────────────────────────────────────────────────────────────────────────────
@@ -263,7 +254,7 @@ def _prepared(wanted: Request, cache: Path, say: Callable[[str], None]) -> Prepa
 
 
 def _keep(wanted: Request, text: Prepared) -> None:
-    wanted.run.write(wanted.start, command=sys.argv)
+    wanted.run.write(wanted.start, command=sys.argv, cluster=wanted.cluster)
     wanted.run.keep_tokenizer(text.tokenizer_path)
 
 
@@ -273,14 +264,24 @@ def _text_in_words(wanted: Request, text: Prepared, baseline: float) -> str:
     return (
         f"tokens   {show_count(text.train.size)} to train on, {show_count(text.valid.size)} held "
         f"out; the run sees {seen / text.train.size:.2g} epochs\n"
-        f"baseline a unigram model's held-out loss is {baseline:.3f} nats per token\n"
+        f"baseline a unigram model's held-out loss is {baseline:.3f} nats per token"
     )
 
 
 # ── the ranks ────────────────────────────────────────────────────────────────────────────────────
 
 
-def _launch(wanted: Request, text: Prepared) -> int | None:
+def _predicted(wanted: Request, say: Callable[[str], None]) -> float | None:
+    """Give the seconds that a step is predicted to take; None where nobody can say."""
+    cluster = wanted.cluster
+    if cluster is None:
+        return None
+    seconds = predicted_s(wanted.start, cluster)
+    say(f"foretold {step(seconds)} a step on {cluster.name}\n")
+    return seconds
+
+
+def _launch(wanted: Request, text: Prepared, predicted_s: float | None) -> int | None:
     """Run the ranks; give the signal at which they stopped before the end."""
     from stretto.runtime.launch import launch
     from stretto.runtime.train import Job
@@ -300,46 +301,34 @@ def _launch(wanted: Request, text: Prepared) -> int | None:
         resume=wanted.resume,
         mask_documents=settings.mask_documents,
         keep=settings.keep,
+        home=wanted.run.path,
+        record_every=settings.record_every,
     )
     if start.weights is not None and not wanted.resume:
         from stretto.runtime.weights import check_weights
 
         check_weights(start.weights, start.model)
-    return launch(lambda world: _work(job, wanted.run, world), nproc=wanted.nproc)
+    return launch(lambda world: _work(job, wanted.run, world, predicted_s), nproc=wanted.nproc)
 
 
-def _work(job: Job, run: RunDirectory, world: World) -> int | None:
+def _work(job: Job, run: RunDirectory, world: World, predicted_s: float | None) -> int | None:
     """Be a rank; the first one tells of the run."""
     from dataclasses import replace
 
-    from stretto.report.metrics import Board, JsonLines
-    from stretto.report.progress import Lines, progress
+    from stretto.cli.audience import Audience, logged
     from stretto.runtime.train import train
 
     home = RunDirectory(_agreed(run.path))
-    job = replace(job, checkpoints=home.checkpoints)
-
-    def log(text: str) -> None:
-        with refusing(home.log), home.log.open("a", encoding="utf-8") as file:
-            file.write(f"{text}\n")
+    job = replace(job, checkpoints=home.checkpoints, home=home.path)
 
     def note(problem: Problem) -> None:
-        text = "\n".join(["note: going on from an older checkpoint", *table([problem])])
+        text = "\n".join(["note: the run goes on, but", *table([problem])])
         print(text, file=sys.stderr, flush=True)
-        log(text)
+        logged(home, text)
 
     if world.rank:
         return train(job, world, report=lambda _: None, note=note)
-    with Board(home.path) as board:
-        on_disk, screen = (JsonLines(home.metrics), board, Lines(log)), progress(sys.stdout)
-
-        def report(record: Record) -> None:
-            with refusing(home.path):
-                for sink in on_disk:
-                    sink(record)
-            with contextlib.suppress(BrokenPipeError):  # a run goes on when nobody watches
-                screen(record)
-
+    with Audience(home, predicted_s=predicted_s, hints=job.record_every > 0) as report:
         return train(job, world, report=report, note=note)
 
 
@@ -365,6 +354,14 @@ def _how_to_go_on(wanted: Request, ended: str) -> str:
         f"\n{ended} after saving {newest.name}; go on with:\n"
         f"  stretto train --resume {wanted.run.path}"
     )
+
+
+def _trace(wanted: Request, file: Path, say: Voice) -> None:
+    """Write what was recorded for Perfetto."""
+    from stretto.cli.trace import written
+
+    out = wanted.run.trace if file == Path() else file
+    say(f"\n{written(wanted.run, wanted.start, out)}")
 
 
 def _finish(wanted: Request, valid: TokenSet, baseline: float, say: Callable[[str], None]) -> None:

@@ -28,6 +28,8 @@ from stretto.runtime.compute import backward, forward
 from stretto.runtime.finish import update, vote
 from stretto.runtime.message import move, recv, send
 from stretto.runtime.rank import DTYPES, Clock, Outcome, Rank
+from stretto.runtime.recorder import Parts, Recorder
+from stretto.timeline.rows import after_vote
 
 
 @dataclass(slots=True)
@@ -36,41 +38,64 @@ class Executor:
 
     Attributes:
         rank: The rank's state.
-        actions: What it does, in order.
+        recorder: What records steps; None for nothing.
+        actions: What it does up to its vote, and after it, in order.
     """
 
     rank: Rank
-    actions: tuple[Callable[[], None], ...] = field(init=False)
+    recorder: Recorder | None = None
+    actions: Parts = field(init=False)
 
     def __post_init__(self) -> None:
         """Bind every instruction once, so that a step only calls."""
         instructions = self.rank.stage.instructions
-        self.actions = tuple(
+        bound = tuple(
             _bound(self.rank, instruction, set(after.buffers) if isinstance(after, Free) else set())
             for instruction, after in zip_longest(instructions, instructions[1:])
         )
+        voted = after_vote(self.rank.stage)
+        self.actions = bound[:voted], bound[voted:]
 
-    def step(self, batches: Iterable[MicroBatch], *, step: int, stop: bool = False) -> Outcome:
+    def step(
+        self,
+        batches: Iterable[MicroBatch],
+        *,
+        step: int,
+        stop: bool = False,
+        waited_s: float = 0.0,
+    ) -> Outcome:
         """Run the program once.
 
         Args:
             batches: This replica's micro-batches, in order.
             step: The step's number, counted from 0.
             stop: Whether this rank asks to stop after the step.
+            waited_s: Seconds that it waited for the micro-batches.
         """
-        rank = self.rank
+        rank, recorder = self.rank, self.recorder
+        if recorder is not None:
+            recorder.came(waited_s)
         rank.clock = Clock()
         began = time.perf_counter()
         rank.step, rank.stop = step, stop
         for m, batch in enumerate(batches):
             _give(rank, batch, m)
-        for action in self.actions:
+        for action in self._actions()[0]:
+            action()
+        if recorder is not None:
+            recorder.voted(step + 1)
+        for action in self._actions()[1]:
             action()
         rank.send_off()
         for name in rank.stage.resting(Role.GIVEN):
             rank.buffers.pop(name, None)
         rank.clock.step_s = time.perf_counter() - began
+        if recorder is not None:
+            recorder.left()
         return rank.outcome
+
+    def _actions(self) -> Parts:
+        return self.actions if self.recorder is None else self.recorder.actions(self.actions)
 
 
 def _bound(rank: Rank, instruction: Instruction, freed: set[str]) -> Callable[[], None]:

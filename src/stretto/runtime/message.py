@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from stretto.program.instruction import Buffer, Leg, Move, Recv, Send, Spec
-from stretto.runtime.collective import Group, Message, issue
+from stretto.runtime.collective import Group, Message
 from stretto.runtime.rank import Addend, Pending, Rank
 
 Fit = tuple[tuple[int, int], ...]
@@ -57,7 +57,7 @@ def _issue(rank: Rank, move: Move, tensors: list[Tensor], *, consumed: bool) -> 
     message = Message([], lambda: tensors)
     for i, (kind, axes, _) in enumerate(move.route):
         steps = [leg.steps[i] for leg in move.legs]
-        message = issue(
+        message = rank.issue(
             kind, message.wait(), steps, group=rank.groups[axes], consumed=consumed or i > 0
         )
     return message

@@ -15,7 +15,7 @@ from torch import Tensor
 from stretto.layout import Layout
 from stretto.program.instruction import Buffer, Program, StageProgram, Sums
 from stretto.recipe import Recipe
-from stretto.runtime.collective import Group, Message
+from stretto.runtime.collective import Group, Message, issue
 
 DTYPES: Mapping[str, torch.dtype] = {
     "float64": torch.float64,
@@ -101,6 +101,7 @@ class Rank:
         pending: Messages under way, by each buffer that they write.
         sends: Messages to neighbours under way, with what they carry.
         runners: The function of each kind of compute.
+        issue: How a step of a move is begun; a recorder looks on.
     """
 
     program: Program
@@ -117,11 +118,18 @@ class Rank:
     pending: dict[Buffer, Pending] = field(default_factory=dict)
     sends: list[tuple[dist.Work, Tensor]] = field(default_factory=list)
     runners: dict[Hashable, Callable[..., Any]] = field(default_factory=dict)
+    issue: Callable[..., Message] = issue
 
     @property
     def stage(self) -> StageProgram:
         """What this rank does."""
         return self.program.of(self.number)
+
+    @property
+    def replica(self) -> int:
+        """Which replica it is of: whose micro-batches it takes."""
+        axes = dict(self.program.plan.rules.compute).get("batch", ())
+        return self.program.placement.mesh.index(self.number, axes)
 
     def on(self, program: Program) -> Rank:
         """Give a rank that runs another program of the same plan on the same buffers."""

@@ -99,23 +99,15 @@ def _has(device: Device, precision: str) -> bool:
 
 def _here(world: World) -> tuple[str, Device, bool]:
     """Give this host's name, this rank's device, and whether its constants are a data sheet's."""
-    usual = local(devices=world.local_size)
+    threads = torch.get_num_threads()
+    usual = local(devices=world.local_size, threads=threads)
     if world.device.type == "cuda":
         name = torch.cuda.get_device_name(world.device)
         preset = of_driver(name)
         device = accelerator(preset) if preset else _unknown(name, world.device)
         return usual.name, device, preset is not None
-    threads, core = torch.get_num_threads(), usual.device
-    power = core.power_w
-    watts = (power.idle * threads, power.memory_bound * threads, power.compute_bound * threads)
-    device = replace(
-        core,
-        units=threads,
-        power_w=Power(*watts),
-        price_per_hour=core.price_per_hour * threads,
-        source=f"usual values of a core, of which a rank has {threads}",
-    )
-    return usual.name, device, False
+    said = f"usual values of a core, of which a rank has {threads}"
+    return usual.name, replace(usual.device, source=said), False
 
 
 def _unknown(name: str, device: torch.device) -> Device:

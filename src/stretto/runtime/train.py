@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import signal
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 
 from stretto.checkpoint import io as checkpoints
 from stretto.checkpoint.manifest import Manifest
-from stretto.data.feed import IGNORE, Feed, MicroBatch, valid_batches
+from stretto.data.feed import Feed, MicroBatch
 from stretto.data.prefetch import Prefetch
 from stretto.data.tokens import TokenSet
 from stretto.errors import CheckpointError, PlanError, Problem
@@ -27,15 +25,14 @@ from stretto.program.forward import forward_only
 from stretto.program.instruction import Program
 from stretto.program.lower import lower
 from stretto.recipe import Recipe
+from stretto.runtime.evaluate import evaluate
 from stretto.runtime.executor import Executor
 from stretto.runtime.probe import matrix_rate, peak_bytes
 from stretto.runtime.rank import DTYPES, Rank
+from stretto.runtime.recorder import recorder
 from stretto.runtime.state import Source, fill, fresh, piece_name, pieces
 from stretto.runtime.weights import read_box
 from stretto.runtime.world import World, process_groups
-
-EVALUATED = 2**17
-"""Held-out targets that an evaluation reads at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +52,8 @@ class Job:
         resume: Whether to go on from the newest checkpoint that is whole.
         mask_documents: Whether attention stays within a document.
         keep: Checkpoints that are kept.
+        home: The directory of the run, for recorded steps; None to record none.
+        record_every: Steps between two that are recorded; 0 for none.
     """
 
     model: Model
@@ -69,6 +68,8 @@ class Job:
     resume: bool = False
     mask_documents: bool = True
     keep: int = 2
+    home: Path | None = None
+    record_every: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,7 @@ class Record:
         valid_loss: Held-out loss, where this step ended with an evaluation.
         saved: The checkpoint, where this step ended with one.
         applied: Whether the step counted; not if its loss or gradient was not finite.
+        predicted_s: What `step_s` was predicted to be, if it was.
     """
 
     step: int
@@ -110,6 +112,7 @@ class Record:
     valid_loss: float | None = None
     saved: Path | None = None
     applied: bool = True
+    predicted_s: float | None = None
 
 
 Report = Callable[[Record], None]
@@ -140,22 +143,24 @@ def train(
     groups = process_groups(program, world)
     rank = Rank(program, world.rank, world.device, groups, job.recipe)
     first = _start(job, rank, world, note=note)
-    executor = Executor(rank)
+    recorded = recorder(rank, world, job.home, every=job.record_every, first=first, note=note)
+    executor = Executor(rank, recorded)
     trial = Executor(rank.on(forward_only(program)))
     dtype = DTYPES[job.plan.numerics.dtype]
     dist.barrier()
     rates = torch.tensor([matrix_rate(world.device, dtype)], device=world.device)
     dist.all_reduce(rates)
     meter = _Meter(job, world, rate=float(rates), first=first)
-    with Prefetch(_builder(job, program, world), start=first, stop=job.recipe.steps) as ready:
+    with Prefetch(_builder(job, rank), start=first, stop=job.recipe.steps) as ready:
         for step, batches in enumerate(ready, start=first):
             waited = meter.waited(ready.wait_s)
-            outcome = executor.step(batches, step=step, stop=stopping.asked > 0)
+            asked = stopping.asked > 0
+            outcome = executor.step(batches, step=step, stop=asked, waited_s=waited)
             record = meter.record(step, outcome, rank.clock, waited)
             last = step + 1 == job.recipe.steps
             if last or (_due(step + 1, job.evaluate_every) and not outcome.stop):
                 rank.settle()
-                record["valid_loss"] = evaluate(job, trial, world)
+                record["valid_loss"] = evaluate(trial, job.valid, mask_documents=job.mask_documents)
             if last or outcome.stop or _due(step + 1, job.checkpoint_every):
                 record["saved"] = save(job, rank, world, step=step + 1)
             if world.rank == 0:
@@ -194,15 +199,10 @@ class _Stopping:
 # ── data ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _replica(program: Program, world: World) -> int:
-    axes = dict(program.plan.rules.compute).get("batch", ())
-    return program.placement.mesh.index(world.rank, axes)
-
-
-def _builder(job: Job, program: Program, world: World) -> Callable[[int], list[MicroBatch]]:
+def _builder(job: Job, rank: Rank) -> Callable[[int], list[MicroBatch]]:
     batch = job.plan.batch
     feed = Feed(job.train, seq=batch.seq, seed=job.recipe.seed, mask_documents=job.mask_documents)
-    return _reader(feed, job.plan, _replica(program, world))
+    return _reader(feed, job.plan, rank.replica)
 
 
 def _reader(feed: Feed, plan: Plan, replica: int) -> Callable[[int], list[MicroBatch]]:
@@ -216,36 +216,6 @@ def _reader(feed: Feed, plan: Plan, replica: int) -> Callable[[int], list[MicroB
         ]  # fmt: skip
 
     return build
-
-
-def evaluate(job: Job, trial: Executor, world: World) -> float:
-    """Give the mean loss over held-out text: the same windows whatever the plan."""
-    plan, batch = job.plan, job.plan.batch
-    replica = _replica(trial.rank.program, world)
-    windows = -(-(job.valid.size - 1) // batch.seq)
-    most = max(1, EVALUATED // (batch.seq * batch.sequences))
-    steps = min(-(-windows // batch.sequences), most)
-    dealt = _dealt(job, steps=steps)
-    total, count = 0.0, 0
-    for step in range(steps):
-        mine = [next(dealt)[replica] for _ in range(plan.micro_batches)]
-        outcome = trial.step(mine, step=step)
-        total += outcome.loss * outcome.targets if outcome.targets else 0.0
-        count += outcome.targets
-    return total / max(1, count)
-
-
-def _dealt(job: Job, *, steps: int) -> Iterator[list[MicroBatch]]:
-    """Give held-out micro-batches, one for each replica at a time; blank ones at the end."""
-    plan, batch = job.plan, job.plan.batch
-    batches = valid_batches(
-        job.valid, seq=batch.seq, size=batch.micro_batch, mask_documents=job.mask_documents
-    )
-    first = next(batches)
-    blank = replace(first, targets_BT=np.full_like(first.targets_BT, IGNORE))
-    everything = itertools.chain([first], batches, itertools.repeat(blank))
-    for _ in range(steps * plan.micro_batches):
-        yield list(itertools.islice(everything, plan.replicas))
 
 
 # ── where a run starts and what it leaves ────────────────────────────────────────────────────────

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stretto.timeline.value import KINDS, Timeline
+from stretto.timeline.value import HEADS, KINDS, Timeline
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,8 @@ class Usage:
     Attributes:
         rank: Which.
         busy_s: Its device works, contention included.
-        exposed_s: It waits while a message is under way, by the kind of the message.
+        exposed_s: It waits while a message is under way, by the kind of the message; "data" and
+            "host" are waits for micro-batches and for its own host.
         bubble_s: It waits while none is: for other ranks.
     """
 
@@ -38,10 +39,9 @@ def usages(line: Timeline) -> tuple[Usage, ...]:
 
 
 def _usage(line: Timeline, player: int) -> Usage:
-    rows = np.flatnonzero(line.player == player)
-    device, vote = KINDS.index("device"), KINDS.index("vote")
-    heads = rows[np.isin(line.kind[rows], (device, vote))]  # what waits for messages
-    heads = heads[np.argsort(line.start_s[heads], kind="stable")]
+    rows = np.arange(*np.searchsorted(line.player, (player, player + 1)))
+    heads = rows[np.isin(line.kind[rows], HEADS)]  # what waits for messages
+    heads = heads[np.lexsort((line.stop_s[heads], line.start_s[heads]))]
     taken = np.bincount(
         line.kind[heads], line.stop_s[heads] - line.start_s[heads], minlength=len(KINDS)
     )
@@ -49,13 +49,21 @@ def _usage(line: Timeline, player: int) -> Usage:
     at = line.cause[heads]
     while True:
         # A wait is for the message that ends it, before that for what this waited for, and so on.
-        mine = (until > since) & (line.player[at] == player) & (line.kind[at] != device)
+        mine = (
+            (until > since)
+            & (at >= 0)
+            & (line.player[at] == player)
+            & ~np.isin(line.kind[at], HEADS)
+        )
         at, since, until = at[mine], since[mine], until[mine]
         if not len(at):
             break
-        begun = np.maximum(line.start_s[at], since)
+        begun = np.clip(line.start_s[at], since, until)
         taken += np.bincount(line.kind[at], until - begun, minlength=len(KINDS))
         at, until = line.cause[at], begun
-    busy, exposed = float(taken[device]), dict(zip(KINDS[2:], taken[2:].tolist(), strict=True))
+    busy, exposed = (
+        float(taken[KINDS.index("device")]),
+        dict(zip(KINDS[2:], taken[2:].tolist(), strict=True)),
+    )
     bubble = max(0.0, line.step_s - float(taken.sum()))
     return Usage(line.alike[player][0], busy, exposed, bubble)

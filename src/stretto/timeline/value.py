@@ -22,7 +22,10 @@ KINDS = (
     "host",
 )
 """What a row is: nothing that takes time, work of a device, a message by what it is for, a wait for
-micro-batches, or what a run does between two steps."""
+micro-batches, or what a host does while its device waits: between two steps, and in between."""
+
+HEADS = tuple(KINDS.index(kind) for kind in ("device", "vote", "data", "host"))
+"""Kinds of what a rank does one after the other; what lies between it waits for messages."""
 
 
 @dataclass(frozen=True, slots=True)
