@@ -23,9 +23,15 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "verify": "prove that a plan computes what one rank does",
         "plan": "find the best plan for a model on a cluster, and say what it takes",
         "show": "check a plan and draw its schedule and program",
+        "simulate": "play a step of a plan, with what is slow or breaks",
+        "forecast": "say when a training will be done, with failures and all",
+        "report": "write a page that shows a run or a plan, in one file",
+        "ui": "serve the pages of runs, live, on this machine",
+        "trace": "show when each rank did what in a run, in words and for Perfetto",
         "export": "write a run's model in Hugging Face format",
         "prepare": "turn text into tokens ahead of training",
         "probe": "measure this machine or cluster, for plans to be made with",
+        "calibrate": "fit a cluster's constants to what a run recorded",
         "validate": "predict published measurements, and say how far off it is",
     }
 )

@@ -12,9 +12,8 @@ from functools import partial
 from stretto.cli.arguments import Pairs
 from stretto.cli.forecast_setup import PER_DEVICE_BYTES, Trained, setup_of
 from stretto.cli.say import attempt
-from stretto.cli.subject import subject
+from stretto.cli.subject import devices_of, subject
 from stretto.cluster import Cluster, find
-from stretto.cluster.names import split
 from stretto.cost import cost, stack
 from stretto.cost.stacks import DEFAULT as STACK
 from stretto.errors import InputError, Problem
@@ -161,9 +160,7 @@ def _planned(
 
 def _cluster(where: str, plan: Plan) -> Cluster:
     """Give as much of a cluster as a plan uses."""
-    size = plan.mesh.size
-    sized = where.endswith(".toml") or split(where)[1] is not None
-    cluster = find(where) if sized else find(where, devices=size)
+    cluster, size = devices_of(where, plan), plan.mesh.size
     return cluster.at(size) if cluster.devices > size else cluster
 
 

@@ -11,6 +11,8 @@ from stretto.cli.models import model_of
 from stretto.cli.plans import Wish, plan_of, read_plan
 from stretto.cli.rundir import RunDirectory
 from stretto.cli.say import attempt
+from stretto.cluster import Cluster, find
+from stretto.cluster.names import split
 from stretto.errors import Problem
 from stretto.model import Model
 from stretto.plan import Plan
@@ -44,3 +46,17 @@ def subject(
         return plan_of(Wish(base, stated, sorted_keys.mesh, sorted_keys.plan), model)
 
     return attempt(made, problems), model
+
+
+def devices_of(where: str, plan: Plan) -> Cluster:
+    """Give a cluster that is named, with as many devices as a plan uses where nobody says.
+
+    Args:
+        where: ``h100``, ``h100x64``, or a TOML file.
+        plan: The plan.
+
+    Raises:
+        ClusterError: There is none; all that is wrong with its file.
+    """
+    sized = where.endswith(".toml") or split(where)[1] is not None
+    return find(where) if sized else find(where, devices=plan.mesh.size)
