@@ -1,0 +1,163 @@
+"""``stretto report``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stretto.cli.arguments import Pairs, Parser
+from stretto.cli.rundir import RunDirectory, refusing
+from stretto.cli.say import attempt
+from stretto.cli.subject import subject
+from stretto.cluster import Cluster, find, local
+from stretto.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from stretto.page.metrics import Metrics
+    from stretto.page.subject import Subject
+
+_ABOUT = """\
+Writes a page that shows a run or a plan: where every rank runs and what it holds, the step on a
+clock, memory, curves, and other plans. It is one file, needs no network, and can be mailed.
+
+RUN is the directory of a run; further ones are drawn beside it. PLAN and MODEL are as for stretto
+show. stretto ui serves the same page live.
+"""
+
+_EXAMPLES = """\
+examples:
+  stretto report runs/2026-05-01-120000-stretto-1m
+  stretto report runs/a runs/b --out both.html
+  stretto report plan.toml llama-3-8b --cluster h100x64
+  stretto report gpt2 dp=4 tp=2 --cluster h100x8 --out gpt2.html
+"""
+
+_STEP_BYTES = 64 * 2**20  # of metrics, after which there is word of how far it is
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Write the page; print where it is, and the verdict."""
+    options, keys, problems = _parser().read(arguments)
+    problems += _out_problems(options.out)
+    from stretto.page.head import finding, verdict
+    from stretto.page.html import html
+
+    runs = [Path(word) for word in options.words if RunDirectory(Path(word)).is_one]
+    cluster = None
+    if options.cluster:
+        cluster = attempt(lambda: find(options.cluster), problems)
+    if runs and runs[0] == Path(options.words[0]):
+        shown = _run(runs, options, cluster, problems)
+        out = options.out or runs[0] / "report.html"
+    else:
+        shown = _plan(options, keys, cluster, problems)
+        out = options.out or Path(f"{shown.title}.html")
+    page = html(shown, progress=_say)
+    with refusing(out):
+        out.write_text(page, encoding="utf-8")
+    print(f"{verdict(shown, finding(shown))}\nthe page is in {out}")
+    return 0
+
+
+def _out_problems(out: Path | None) -> Iterator[Problem]:
+    """Give what keeps a page from being written, before work is done for it."""
+    if out is not None and out.is_dir():
+        yield Problem(str(out), "is a directory", "name a file in it")
+    elif out is not None and not out.parent.is_dir():
+        yield Problem(str(out), f"there is no directory {out.parent}", "make it first")
+
+
+def _run(
+    runs: list[Path], options: argparse.Namespace, cluster: Cluster | None, problems: list[Problem]
+) -> Subject:
+    """Give the first run with the others beside it.
+
+    Raises:
+        InputError: All that is wrong.
+    """
+    from stretto.cli.shown import of_run
+    from stretto.page.metrics import Metrics
+
+    problems += [
+        Problem(word, "is no run: it has no recipe.toml", "name directories that train has made")
+        for word in options.words
+        if Path(word) not in runs
+    ]
+    if options.stack:
+        problems.append(Problem("--stack", "a run has its own", "leave it out"))
+    if problems:
+        raise InputError(problems)
+    beside = {path.resolve().name: Metrics(RunDirectory(path).metrics) for path in runs[1:]}
+    found = of_run(runs[0], cluster=cluster, others=tuple(beside.items()))
+    assert found.metrics is not None, "it is a run"
+    beside.pop(found.title, None)
+    for name, metrics in ((found.title, found.metrics), *beside.items()):
+        _read(name, metrics)
+    return replace(found, others=tuple(beside.items()), beside=tuple(beside))
+
+
+def _plan(
+    options: argparse.Namespace, keys: Pairs, cluster: Cluster | None, problems: list[Problem]
+) -> Subject:
+    """Give a plan on a cluster.
+
+    Raises:
+        InputError: All that is wrong.
+    """
+    from stretto.cli.shown import Where, of_plan
+    from stretto.cost import stack
+    from stretto.cost.stacks import DEFAULT
+
+    plan, model = subject(options.words, keys, problems)
+    name = options.stack or DEFAULT
+    software = attempt(lambda: stack(name), problems)
+    if plan is not None and model is not None:
+        where = cluster or local(devices=plan.mesh.size)
+        problems += plan.check(model, where)
+    if problems or plan is None or model is None or software is None:
+        raise InputError(problems)
+    first = Path(options.words[0]) if options.words else Path()
+    title = first.stem if first.suffix == ".toml" else model.name or "plan"
+    return of_plan(title, model, plan, where=Where(where, software, name), say=_say)
+
+
+def _read(name: str, metrics: Metrics) -> None:
+    """Read the metrics of a run, and say how far that is where it takes long."""
+    told = 0.0
+    while metrics.advance():
+        table = metrics.table()
+        if (table.share - told) * metrics.path.stat().st_size > _STEP_BYTES:
+            told = table.share
+            _say(f"reading {name}: {told:.0%}, {table.rows:,} steps")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "report",
+        usage="RUN … | [PLAN] [MODEL] [key=value …] [--cluster C] [--stack S] [--out FILE]",
+        about=_ABOUT,
+        examples=_EXAMPLES,
+    )
+    add = parser.add_argument
+    add("words", nargs="*", metavar="RUN, PLAN, MODEL, key=value", help="what to show: see above")
+    add(
+        "--cluster",
+        metavar="C",
+        help="where it runs: NAMExDEVICES or a file (default: what the run says, or this machine)",
+    )
+    add("--stack", metavar="S", help="the software that a plan is priced for (default: modern)")
+    add(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="where to write (default: RUN/report.html, or NAME.html of a plan)",
+    )
+    return parser

@@ -1,0 +1,197 @@
+"""The curves of a training: its metrics, thinned so that a page can draw a million steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stretto.errors import InputError, Problem
+from stretto.page.incidents import incidents
+from stretto.page.metrics import Column, Metrics, Table
+from stretto.page.packed import packed
+from stretto.page.subject import Subject
+
+BINS = 1333
+"""The most bins of a curve; each is a lowest, a highest and a mean value: 4,000 points at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """One picture, with an axis of its own.
+
+    Attributes:
+        name: What it is called in the page.
+        title: What it is called by people.
+        unit: Which of the page's formats shows its values.
+        curves: (column, what it is called) of each curve.
+    """
+
+    name: str
+    title: str
+    unit: str
+    curves: tuple[tuple[str, str], ...]
+
+
+CHARTS = (
+    Chart("loss", "Loss, nats a token", "number",
+          (("loss", "training"), ("valid_loss", "held-out"))),
+    Chart("norm", "Gradient norm", "number", (("norm", "before clipping"),)),
+    Chart("lr", "Learning rate", "number", (("lr", "learning rate"),)),
+    Chart("tokens_per_s", "Tokens a second", "count", (("tokens_per_s", "measured"),)),
+    Chart("mfu", "MFU", "percent", (("mfu", "measured"),)),
+    Chart("step_s", "Step time", "seconds", (("step_s", "measured"),)),
+    Chart("memory_bytes", "Memory, the most a rank has held", "bytes",
+          (("memory_bytes", "measured"),)),
+    Chart("lost", "Share of a step spent waiting", "percent",
+          (("data_wait", "for data"), ("overhead", "for the interpreter"))),
+    Chart("expert_load", "Expert load, the fullest over the mean", "number",
+          (("expert_load", "measured"),)),
+)  # fmt: skip
+"""What is drawn, in order; a chart of which a run has no column is left out."""
+
+PATIENCE_S = 0.2
+"""Seconds that a live page waits for metrics that are being read before it draws what there is."""
+
+_NOT_DRAWN = {"step", "steps", "tokens", "eta_s", "applied", "predicted_s"}
+
+
+def data(subject: Subject) -> dict[str, Any] | None:
+    """Give the curves of a run and of those beside it; None for a plan."""
+    if subject.metrics is None:
+        return None
+    beside = dict(subject.others)
+    drawn = {subject.title: subject.metrics} | {name: beside[name] for name in subject.beside}
+    tables = {name: metrics.table() for name, metrics in drawn.items()}
+    return {
+        "charts": _charts(tables.values()),
+        "runs": [thinned(name, drawn[name], table) for name, table in tables.items()],
+        "choices": [name for name, _ in subject.others],
+        "predicted": _predicted(subject),
+        "steps": subject.steps,
+    }
+
+
+def answer(subject: Subject, query: Mapping[str, str]) -> dict[str, Any]:
+    """Give a part of the curves of a run.
+
+    Args:
+        subject: The run that the page is about.
+        query: ``of``, the name of it or of one beside it; ``from`` and ``to``, steps.
+
+    Raises:
+        KeyError: There is no such run.
+        InputError: A step is no number.
+    """
+    if subject.metrics is None:
+        raise KeyError("curves")
+    name = query.get("of", subject.title)
+    metrics = ({subject.title: subject.metrics} | dict(subject.others))[name]
+    table = metrics.read(within_s=PATIENCE_S)
+    first, last = _number(query, "from", -np.inf), _number(query, "to", np.inf)
+    return thinned(name, metrics, table, first=first, last=last) | {"charts": _charts([table])}
+
+
+def thinned(
+    name: str, metrics: Metrics, table: Table, *, first: float = -np.inf, last: float = np.inf
+) -> dict[str, Any]:
+    """Give the curves of a run from step `first` to `last`, in at most `BINS` bins.
+
+    A bin holds a power of two of steps and begins at a multiple of it, so that bins stay what they
+    are while the run goes on.
+    """
+    step = table["step"]
+    start, stop = int(np.searchsorted(step, first)), int(np.searchsorted(step, last, side="right"))
+    start, stop = max(0, start - 1), min(table.rows, stop + 1)  # lines lead out of the picture
+    size = 1
+    while (stop - start) / size > BINS - 1:  # the first and the last bin may be parts
+        size *= 2
+    edges = np.unique(np.append(np.arange(start // size * size, stop, size).clip(start), stop))
+    elapsed = np.nancumsum(table["step_s"])
+    axes = {"step": step, "tokens": table["tokens"], "elapsed_s": elapsed}
+    columns, sparse = {}, {}
+    for column in table.columns.keys() - _NOT_DRAWN:
+        values = table[column][start:stop]
+        rows = np.flatnonzero(np.isfinite(values))
+        if 2 * len(rows) > len(values):
+            columns[column] = _binned(values, edges - start)
+        elif len(rows):
+            kept = rows[:: -(-len(rows) // (2 * BINS))] + start
+            sparse[column] = _places(axes, kept) | {"mean": _numbers(table[column][kept])}
+    return {
+        "name": name,
+        "rows": table.rows,
+        "size": size,
+        "read": table.share,
+        "first": float(step[0]) if table.rows else 0.0,
+        "last": float(step[-1]) if table.rows else 0.0,
+        **_places(axes, (edges[:-1] + edges[1:] - 1) // 2),
+        "columns": columns,
+        "sparse": sparse,
+        "incidents": incidents(metrics.path.parent, table),
+    }
+
+
+def _binned(values: Column, edges: NDArray[np.int64]) -> dict[str, Any]:
+    """Give the mean of each bin, and its lowest and highest value where a bin is of several."""
+    if len(edges) == len(values) + 1:
+        return {"mean": _numbers(values)}
+    finite = np.isfinite(values)
+    count = np.add.reduceat(finite, edges[:-1], dtype=np.float64)
+    total = np.add.reduceat(np.where(finite, values, 0.0), edges[:-1])
+    mean = np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
+    return {
+        "mean": _numbers(mean),
+        "low": _numbers(np.fmin.reduceat(values, edges[:-1])),
+        "high": _numbers(np.fmax.reduceat(values, edges[:-1])),
+    }
+
+
+def _places(axes: Mapping[str, Column], rows: NDArray[np.int64]) -> dict[str, Any]:
+    return {"x": {name: packed(column[rows], dtype="float64") for name, column in axes.items()}}
+
+
+def _numbers(values: Column) -> dict[str, Any]:
+    return packed(values, dtype="float32")
+
+
+def _charts(tables: Iterable[Table]) -> list[dict[str, Any]]:
+    """Give the charts of which a run has a curve, and one for each column that nobody foresaw."""
+    has = {name for table in tables for name in table.columns}
+    known = {column for chart in CHARTS for column, _ in chart.curves}
+    drawn = [chart for chart in CHARTS if any(column in has for column, _ in chart.curves)]
+    drawn += [
+        Chart(name, name, "number", ((name, name),)) for name in sorted(has - known - _NOT_DRAWN)
+    ]
+    return [
+        {
+            "id": chart.name,
+            "title": chart.title,
+            "unit": chart.unit,
+            "curves": [{"column": c, "label": label} for c, label in chart.curves if c in has],
+        }
+        for chart in drawn
+    ]
+
+
+def _predicted(subject: Subject) -> dict[str, float]:
+    """Give what was foretold of each chart that has one."""
+    step_s = subject.predicted_s
+    share = float(subject.estimate.time.total_s) / step_s
+    return {
+        "step_s": step_s,
+        "tokens_per_s": subject.tokens / step_s,
+        "mfu": float(subject.estimate.mfu) * share,
+        "memory_bytes": float(subject.estimate.memory.total_bytes),
+    }
+
+
+def _number(query: Mapping[str, str], name: str, usual: float) -> float:
+    try:
+        return float(query.get(name, usual))
+    except ValueError:
+        rule = f"is {query[name]!r}, which is no number"
+        raise InputError(Problem(name, rule, "write a step")) from None

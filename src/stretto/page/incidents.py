@@ -1,0 +1,110 @@
+"""What happened to a run besides learning: starts, checkpoints, steps that did not count."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from stretto.page.metrics import Table
+
+MOST = 200
+"""Incidents of a kind that a page lists; of more, evenly chosen ones."""
+
+_LONGEST = 300  # characters of a text that came from elsewhere
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """Something that happened.
+
+    Attributes:
+        kind: What.
+        step: At which step; None where nobody wrote it down.
+        when: Date and time; empty where nobody wrote it down.
+        text: What there is to say.
+    """
+
+    kind: Literal["start", "checkpoint", "skipped", "incident"]
+    step: int | None
+    when: str
+    text: str
+
+
+def incidents(run: Path, table: Table) -> list[dict[str, Any]]:
+    """Give what happened to a run, as JSON.
+
+    Args:
+        run: Its directory.
+        table: Its metrics.
+    """
+    found = [
+        *_thinned([*_starts(run / "environment.json")]),
+        *_thinned([*_told(run / "incidents.jsonl")]),
+        *_thinned([*_skipped(table)]),
+        *_thinned([Incident("checkpoint", step, "", plain(name)) for step, name in table.saved]),
+    ]
+    return [asdict(incident) for incident in found]
+
+
+def plain(value: object) -> str:
+    """Give a text that came from elsewhere without control characters, and not endless."""
+    text = "".join(" " if unicodedata.category(c).startswith("C") else c for c in str(value))
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
+def _starts(path: Path) -> Iterator[Incident]:
+    try:
+        starts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    found = starts if isinstance(starts, list) else []
+    for i, start in enumerate(s for s in found if isinstance(s, dict)):
+        machine, versions = _dict(start.get("machine")), _dict(start.get("versions"))
+        where = f" on {machine['name']}" if "name" in machine else ""
+        torch = f", torch {versions['torch']}" if "torch" in versions else ""
+        text = f"{'went on' if i else 'began'}{where}{torch}"
+        yield Incident("start", _step(start), plain(start.get("started", "")), plain(text))
+
+
+def _told(path: Path) -> Iterator[Incident]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return
+    for line in lines:
+        try:
+            told = json.loads(line)
+        except ValueError:  # cut short by a crash
+            continue
+        if isinstance(told, dict):
+            words = [f"{k} {v}" for k, v in told.items() if k not in ("step", "when")]
+            yield Incident(
+                "incident", _step(told), plain(told.get("when", "")), plain(", ".join(words))
+            )
+
+
+def _skipped(table: Table) -> Iterator[Incident]:
+    text = "loss or gradient was not finite: the step did not count"
+    for row in np.flatnonzero(table["applied"] == 0):
+        yield Incident("skipped", int(table["step"][row]), "", text)
+
+
+def _thinned(found: Sequence[Incident]) -> Sequence[Incident]:
+    if len(found) <= MOST:
+        return found
+    return [found[i] for i in np.linspace(0, len(found) - 1, MOST).astype(int)]
+
+
+def _step(tree: dict[str, Any]) -> int | None:
+    step = tree.get("step")
+    return step if type(step) is int else None
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,111 @@
+// The section of memory: what a rank holds over the step, predicted beside measured, and the most
+// that each rank holds.
+"use strict";
+
+Stretto.section({
+  id: "memory",
+  title: "Memory",
+  order: 3,
+  render(root, data, page) {
+    const { el, format } = page, { Memory, Chart, Peaks, WORDS, color } = Stretto.memory;
+    const ROWS = 256;
+    const memory = new Memory(data);
+    const title = el("h3", {}), note = el("small", {}), said = el("p", { class: "memory-said" });
+    const legend = el("div", { class: "step-legend" }), pair = el("div", { class: "memory-pair" });
+    const peaks = new Peaks(memory, { choose });
+    let charts = [];
+
+    async function choose(rank) {
+      memory.rank = rank;
+      if (!memory.known.has(rank) && page.live) {
+        try {
+          const query = { rank, ...(memory.step === null ? {} : { step: memory.step }) };
+          (await page.api("memory", query)).curves.forEach((one) => memory.keep(one));
+        } catch (error) { page.announce(error.message); }
+        if (memory.rank !== rank) return;
+      }
+      show();
+    }
+
+    // What the pictures show, in words.
+    function words() {
+      const { curves, rank } = memory, predicted = memory.curve("predicted"), measured = memory.curve("measured");
+      const most = (curve) => curve.total(curve.peak);
+      const found = curves.map(([side, curve]) => `${side} at most ${format.bytes(most(curve))}, reached by ${curve.instruction(curve.peak)}`);
+      if (!found.length) return `This file has the curves of ranks ${[...memory.known.keys()].join(", ")}.`;
+      const own = measured ? measured.of(memory.kinds.indexOf("process"), 0) : 0, more = [];
+      if (own) more.push(`${format.bytes(own)} of what was measured are there throughout: the process with its libraries, and what its allocator keeps.`);
+      if (predicted && measured && own < most(measured) / 2) {  // else it says nothing of the program
+        const by = format.change((most(measured) - own) / most(predicted) - 1);
+        more.push(`${own ? "What is left differs" : "Measured differs"} by ${by} from what was predicted.`);
+      }
+      const limit = memory.capacity[rank], full = Math.max(...curves.map(([, curve]) => most(curve)));
+      if (limit) more.push(`The device has ${format.bytes(limit)}: the fullest moment takes ${format.percent(full / limit, 2)} of it.`);
+      return `${found.join("; ")}. ${more.join(" ")}`.replace(/^./, (first) => first.toUpperCase());
+    }
+
+    function show() {
+      title.textContent = `Rank ${memory.rank} over the step`;
+      note.textContent = memory.step === null ? "" : `step ${format.integer(memory.step)}`;
+      said.textContent = words();
+      const sides = memory.curves.map(([side]) => side).join(" | ");
+      legend.replaceChildren(el("small", {}, sides && `at the peak, ${sides}:`), page.legend(memory.present.reverse().map(([kind, k]) => ({
+        color: color(kind), text: WORDS[kind], on: !memory.hidden.has(kind),
+        value: memory.curves.map(([, curve]) => format.bytes(curve.of(k, curve.peak))).join(" | "),
+        onclick: (button) => {
+          if (!memory.hidden.delete(kind)) memory.hidden.add(kind);
+          button.setAttribute("aria-pressed", String(!memory.hidden.has(kind)));
+          for (const chart of charts) chart.show();
+          peaks.show();
+        },
+      }))));
+      for (const chart of charts) chart.show();
+      peaks.show();
+    }
+
+    function arrange() {
+      const moved = () => { for (const chart of charts) chart.canvas?.draw(); };
+      charts = peaks.sides.map((side) => new Chart(memory, side, { moved }));
+      pair.replaceChildren(...charts.map((chart) => chart.element));
+    }
+
+    page.onUpdate(async (news) => {
+      if (news.kind !== "recordings") return;
+      try {
+        const before = peaks.sides.length;
+        memory.take(await page.api("memory"));
+        if (peaks.sides.length !== before) arrange();
+        await choose(memory.rank);
+      } catch (error) { page.announce(error.message); }
+    });
+
+    // ── tables, for who cannot see the pictures ──────────────────────────────────────────────
+
+    const composition = () => page.table({
+      caption: `What rank ${memory.rank} holds at its fullest moment`,
+      head: ["", ...memory.curves.map(([side]) => side)],
+      rows: [
+        ...memory.present.map(([kind, k]) => [WORDS[kind], ...memory.curves.map(([, c]) => format.bytes(c.of(k, c.peak)))]),
+        ["all", ...memory.curves.map(([, c]) => format.bytes(c.total(c.peak)))],
+        ["at", ...memory.curves.map(([, c]) => format.seconds(c.seconds[c.peak]))],
+        ["instruction", ...memory.curves.map(([, c]) => c.instruction(c.peak))],
+      ],
+    });
+    const everybody = () => page.table({
+      caption: `The most that each rank holds${memory.ranks > ROWS ? `, the first ${ROWS}` : ""}`,
+      head: ["rank", ...peaks.sides, "device has"], numeric: [1, 2, 3],
+      rows: Array.from({ length: Math.min(ROWS, memory.ranks) }, (_, rank) => [
+        String(rank), ...peaks.sides.map((side) => format.bytes(memory[side][rank])), format.bytes(memory.capacity[rank])]),
+    });
+
+    arrange();
+    root.append(el("div", { class: "card" },
+      el("div", { class: "card-head" }, title, note), said, pair, legend,
+      el("div", { class: "memory-ranks" },
+        el("div", { class: "card-head" }, el("h3", {}, "The most that each rank holds"), el("small", {}, "click a rank, or move with the arrow keys")),
+        peaks.host),
+      page.asTable("What fills the peak, as a table", composition),
+      page.asTable("Peaks of all ranks, as a table", everybody)));
+    choose(memory.rank);
+  },
+});

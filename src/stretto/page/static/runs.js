@@ -1,0 +1,45 @@
+// The list of runs, asked for again while somebody looks at it.
+"use strict";
+
+Stretto.section({
+  id: "runs",
+  title: "",
+  order: 0,
+  render(root, data, page) {
+    const { el, format } = page;
+    const box = el("div", { class: "card" });
+    root.append(el("h1", {}, "Runs"), box);
+
+    function ago(time) {
+      const seconds = Date.now() / 1000 - time;
+      if (!time) return "–";
+      return seconds < 5 ? "now" : `${seconds < 172800 ? format.seconds(seconds, 2) : `${Math.floor(seconds / 86400)} days`} ago`;
+    }
+
+    function draw(runs) {
+      if (!runs.length) {
+        box.replaceChildren(el("p", {}, "There are no runs here yet."), el("p", { class: "muted" }, "Begin one with ", el("code", {}, "stretto train"), ": it appears by itself."));
+        return;
+      }
+      box.replaceChildren(page.table({
+        caption: `${runs.length} ${runs.length === 1 ? "run" : "runs"}, the newest first`,
+        head: ["Run", "Step", "Loss", "Tokens a second", "MFU", "To go", "Last word"],
+        numeric: [1, 2, 3, 4, 5, 6],
+        rows: runs.map((run) => [
+          el("a", { href: `/run?${new URLSearchParams({ run: run.name })}` }, run.name),
+          run.step === undefined ? "–" : `${format.integer(run.step)} of ${format.integer(run.steps)}`,
+          format.number(run.loss), format.count(run.tokens_per_s), format.percent(run.mfu),
+          run.step === run.steps ? "done" : format.seconds(run.eta_s), ago(run.changed),
+        ]),
+      }));
+    }
+
+    draw(data.runs);
+    setInterval(async () => {
+      if (document.hidden) return;
+      const at = document.activeElement?.getAttribute("href");
+      try { draw((await page.api("runs")).runs); } catch { return; }
+      if (at) [...box.querySelectorAll("a")].find((a) => a.getAttribute("href") === at)?.focus();
+    }, 3000);
+  },
+});

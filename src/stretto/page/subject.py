@@ -1,0 +1,71 @@
+"""What a page is about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from stretto.cluster import Cluster
+from stretto.cost import Estimate, Stack
+from stretto.model import Model
+from stretto.page.metrics import Metrics
+from stretto.plan import Plan
+from stretto.program.instruction import Program
+from stretto.timeline import Timeline
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A plan on a cluster, or a run of one: all that the sections of a page read.
+
+    Attributes:
+        title: What it is called: the run's name, or the plan's.
+        model: What is trained.
+        plan: How.
+        cluster: Where; of a run, where it ran as far as anybody said.
+        stack: With which software it is priced.
+        estimate: What a step takes, in closed form.
+        words: (what, in words) of the model, the plan, the cluster, the software.
+        program: What every rank does; None where the plan's program cannot be made yet.
+        predicted: A step on a clock; None without a program.
+        notes: What to know of the prediction: what was assumed, and why a part of it is missing.
+        run: The directory of the run; None for a plan.
+        steps: Steps of the whole run; 0 where nobody said.
+        metrics: What the run said after every step; None for a plan.
+        others: Other runs, by name, that it may be compared with.
+        beside: Names of those that are drawn beside it from the start.
+    """
+
+    title: str
+    model: Model
+    plan: Plan
+    cluster: Cluster
+    stack: Stack
+    estimate: Estimate
+    words: tuple[tuple[str, str], ...] = ()
+    program: Program | None = None
+    predicted: Timeline | None = None
+    notes: tuple[str, ...] = ()
+    run: Path | None = None
+    steps: int = 0
+    metrics: Metrics | None = None
+    others: tuple[tuple[str, Metrics], ...] = ()
+    beside: tuple[str, ...] = ()
+
+    @property
+    def recordings(self) -> Path | None:
+        """The directory of the run, of which `stretto.timeline.recorded` reads recorded steps."""
+        return self.run
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a step."""
+        return self.plan.batch.sequences * self.plan.batch.seq
+
+    @property
+    def predicted_s(self) -> float:
+        """Seconds that a step is predicted to take, with what is lost by chance."""
+        line = self.predicted
+        if line is not None and line.finished:
+            return line.expected_s
+        return float(self.estimate.time.total_s)

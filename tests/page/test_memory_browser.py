@@ -1,0 +1,124 @@
+"""The memory of a step as people use it: pointing, keys, other ranks, and what is left out."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import Page, expect
+from runs import Look
+from steps import a_recording, a_subject, known, on_disk
+
+from stretto.page import html
+from stretto.page.sections import SECTIONS
+from stretto.page.subject import Subject
+from stretto.timeline.memory import curve
+from stretto.units import show_bytes
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Subject:
+    """A run of four ranks whose processes are larger than what the program holds."""
+    subject = a_subject(run=tmp_path_factory.mktemp("run"))
+    recording = a_recording(subject)
+    program, _ = known(subject)
+    most = curve(recording.timeline, program, 0).total_bytes.max()
+    held = 10 * most * (1 + recording.timeline.player) + recording.timeline.instruction
+    on_disk(subject, replace(recording, memory_bytes=np.asarray(held)))
+    return subject
+
+
+@pytest.fixture
+def page(look: Look, run: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Page:
+    wanted = [s for s in SECTIONS if s.name in ("step", "memory")]
+    monkeypatch.setattr(html, "SECTIONS", wanted)
+    file = tmp_path / "run.html"
+    file.write_text(html.html(run), encoding="utf-8")
+    page = look(file.as_uri())
+    page.locator("#memory").scroll_into_view_if_needed()
+    return page
+
+
+def picture(page: Page, nth: int) -> str:
+    canvas = page.locator("#memory canvas").nth(nth)
+    return str(canvas.evaluate("canvas => canvas.toDataURL()"))
+
+
+def test_predicted_and_measured_stand_side_by_side_with_their_peaks(
+    page: Page, run: Subject
+) -> None:
+    program, predicted = known(run)
+    heads = page.locator(".memory-head")
+    expect(heads).to_have_count(2)
+    peak = curve(predicted, program, len(predicted.alike) - 1).total_bytes.max()
+    shown = (heads.first.text_content() or "").split()
+    assert shown[0] == "predicted"
+    number, unit = show_bytes(float(peak)).split()
+    assert (float(shown[1]), shown[2]) == (pytest.approx(float(number), rel=5e-3), unit)
+    expect(page.locator(".memory-said")).to_contain_text("reached by")
+
+
+def test_pointing_at_a_moment_says_what_is_held(page: Page) -> None:
+    box = page.locator(".memory-chart").first.bounding_box()
+    assert box is not None
+    before = picture(page, 0)
+    page.locator(".memory-chart").first.hover(position={"x": 80, "y": 100})
+    tip = page.get_by_role("tooltip")
+    expect(tip.locator("strong")).to_have_text(re.compile(r"B predicted$"))
+    expect(tip.locator("dt", has_text="parameters")).to_be_visible()
+    expect(tip).to_contain_text("since ")
+    assert picture(page, 0) != before
+
+
+def test_keys_move_through_the_step_and_say_what_is_held(page: Page) -> None:
+    chart = page.locator(".memory-chart").first
+    chart.focus()
+    page.keyboard.press("p")
+    peak = page.locator("#say").text_content() or ""
+    assert "B, after " in peak
+    page.keyboard.press("Home")
+    expect(page.locator("#say")).to_contain_text("the begin of the step")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#say")).not_to_contain_text("the begin of the step")
+    page.keyboard.press("p")
+    expect(page.locator("#say")).to_have_text(peak)
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("tooltip")).to_be_hidden()
+
+
+def test_another_rank_is_chosen_by_clicking_its_bar_or_with_keys(page: Page) -> None:
+    title, bars = page.locator("#memory h3").first, page.locator(".memory-peaks")
+    expect(title).to_have_text("Rank 3 over the step")
+    box = bars.bounding_box()
+    assert box is not None
+    bars.click(position={"x": 64 + (box["width"] - 72) * 0.3, "y": 50})
+    expect(title).to_have_text("Rank 1 over the step")
+    bars.focus()
+    page.keyboard.press("ArrowRight")
+    expect(title).to_have_text("Rank 2 over the step")
+    expect(bars).to_have_attribute("aria-valuenow", "2")
+    page.keyboard.press("Home")
+    expect(title).to_have_text("Rank 0 over the step")
+
+
+def test_a_process_larger_than_the_program_is_left_out_until_it_is_asked_for(page: Page) -> None:
+    button = page.get_by_role("button", name=re.compile("the process itself"))
+    expect(button).to_have_attribute("aria-pressed", "false")
+    expect(page.locator(".memory-said")).to_contain_text("there throughout")
+    before = picture(page, 1)
+    button.click()
+    expect(button).to_have_attribute("aria-pressed", "true")
+    assert picture(page, 1) != before
+
+
+def test_tables_say_what_the_pictures_show(page: Page) -> None:
+    page.get_by_text("What fills the peak, as a table").click()
+    table = page.get_by_role("region", name=re.compile("What rank 3 holds"))
+    expect(table.locator("thead th")).to_have_text(["", "predicted", "measured"])
+    expect(table.locator("tbody tr", has_text="parameters")).to_have_count(1)
+    page.get_by_text("Peaks of all ranks, as a table").click()
+    peaks = page.get_by_role("region", name=re.compile("The most that each rank holds"))
+    expect(peaks.locator("tbody tr")).to_have_count(4)

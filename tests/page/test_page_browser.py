@@ -1,0 +1,219 @@
+"""The page as people meet it: in a real browser, from a file and from a server."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+from runs import Look, Serve, a_run, append, record
+
+from stretto.cli import main
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A plan on four nodes, as a file's address."""
+    out = tmp_path_factory.mktemp("file") / "plan.html"
+    words = "gpt2 pp=2 dp=4 tp=4 zero=1 batch.sequences=64 batch.micro_batch=4"
+    assert main(["report", *words.split(), "--cluster", "h100x32", "--out", str(out)]) == 0
+    return out.as_uri()
+
+
+def overflow(page: Page) -> int:
+    return int(page.evaluate("document.documentElement.scrollWidth - innerWidth"))
+
+
+def ink(page: Page, selector: str) -> int:
+    """Count the pixels that something was drawn on."""
+    script = """canvas => {
+      const copy = new OffscreenCanvas(canvas.width, canvas.height);
+      const context = copy.getContext("2d", { willReadFrequently: true });
+      context.drawImage(canvas, 0, 0);
+      const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
+      let count = 0;
+      for (let i = 3; i < data.length; i += 4) count += data[i] > 0;
+      return count;
+    }"""
+    return int(page.locator(selector).first.evaluate(script))
+
+
+# ── a file ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_file_needs_nobody_and_breaks_no_policy(look: Look, file: str) -> None:
+    page = look(file)
+    expect(page.locator("h1")).to_have_text("gpt2")
+    assert ink(page, "#plan canvas") > 1000
+
+
+def test_a_run_as_a_file_draws_the_curves_of_all_runs_that_are_named(
+    look: Look, runs: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "both.html"
+    assert main(["report", str(runs / "first"), str(runs / "second"), "--out", str(out)]) == 0
+    page = look(out.as_uri())
+    expect(page.locator(".run-legend button")).to_have_text(["first", "second"])
+    page.locator(".run-legend button").nth(1).click()
+    expect(page.locator(".run-legend button").nth(1)).to_have_attribute("aria-pressed", "false")
+
+
+def test_a_name_that_is_markup_stays_a_name(look: Look, tmp_path: Path) -> None:
+    name = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
+    path = a_run(tmp_path / "runs" / name.replace("/", "∕"), steps=5)
+    append(path, record(6, saved=name))
+    out = tmp_path / "out.html"
+    assert main(["report", str(path), "--out", str(out)]) == 0
+    page = look(out.as_uri())
+    page.on("dialog", lambda dialog: pytest.fail(dialog.message))
+    assert page.locator("h1").text_content() == path.name
+    assert page.locator("img").count() == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_colours_follow_the_system_until_somebody_chooses(
+    look: Look, file: str, scheme: str
+) -> None:
+    page = look(file, color_scheme=scheme)
+    assert page.locator("html").get_attribute("data-theme") == scheme
+    page.locator("#theme").click()
+    assert page.locator("html").get_attribute("data-theme") == "light"
+    page.locator("#theme").click()
+    assert page.locator("html").get_attribute("data-theme") == "dark"
+    page.reload()
+    page.wait_for_selector("html[data-ready]")
+    assert page.locator("html").get_attribute("data-theme") == "dark"
+
+
+@pytest.mark.parametrize("width", [390, 768, 1440])
+def test_no_width_makes_the_page_scroll_sideways(
+    look: Look, file: str, runs: Path, serve: Serve, width: int
+) -> None:
+    assert overflow(look(file, width=width)) <= 0
+    assert overflow(look(serve(runs).run_url("first"), width=width)) <= 0
+
+
+def test_everything_is_reached_by_keyboard_and_shows_that_it_is(look: Look, file: str) -> None:
+    page = look(file)
+    page.keyboard.press("Tab")
+    expect(page.locator(".skip")).to_be_focused()
+    found = []
+    for _ in range(14):
+        page.keyboard.press("Tab")
+        found.append(page.evaluate("document.activeElement.className || document.activeElement.id"))
+        assert page.evaluate(
+            "(e => e.matches(':focus-visible') || e.parentElement.matches(':focus-within'))"
+            "(document.activeElement)"
+        )
+    assert "icon-button" in found and "canvas over" in found
+
+
+def test_arrow_keys_move_from_device_to_device(look: Look, file: str) -> None:
+    page = look(file)
+    page.locator(".plan-canvas .over").focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".plan-detail h3")).to_have_text("Rank 1")
+    # tp varies fastest, then dp, then pp: rank 1 is tp 1 of the first replica and stage.
+    expect(page.locator(".plan-groups dt")).to_have_text(["pp 0 of 2", "dp 0 of 4", "tp 1 of 4"])
+    expect(page.locator(".plan-groups dd")).to_have_text(["1, 17", "1, 5, 9, 13", "0, 1, 2, 3"])
+    expect(page.locator("#say")).to_contain_text("rank 1; node 0, device 1")
+
+
+def test_pointing_at_a_device_changes_only_what_lies_over_the_picture(
+    look: Look, file: str
+) -> None:
+    page = look(file)
+    before = ink(page, ".plan-canvas canvas")
+    assert ink(page, ".plan-canvas .over") == 0
+    page.locator(".plan-canvas .over").hover(position={"x": 20, "y": 30})
+    assert ink(page, ".plan-canvas .over") > 0
+    assert ink(page, ".plan-canvas canvas") == before
+
+
+# ── live ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_list_of_runs_leads_to_a_run_and_back(look: Look, serve: Serve, runs: Path) -> None:
+    page = look(serve(runs).url)
+    page.get_by_role("link", name="first").click()
+    page.wait_for_selector("html[data-ready]")
+    expect(page.locator("h1")).to_have_text("first")
+    page.get_by_role("link", name="Runs").click()
+    expect(page.get_by_role("link", name="second")).to_be_visible()
+
+
+def test_a_step_that_is_written_appears_without_loading_the_page_again(
+    look: Look, serve: Serve, tmp_path: Path
+) -> None:
+    run = a_run(tmp_path / "live", steps=10, planned=20)
+    page = look(serve(run).run_url("live"))
+    expect(page.locator(".state")).to_have_text("live")
+    expect(page.locator("#head .stats")).to_contain_text("of 20")
+    append(run, *(record(s, steps=20, loss=1.25) for s in range(11, 21)))
+    expect(page.locator(".badge")).to_have_text("finished")
+    expect(page.locator("#curves .chart-legend").first).to_contain_text("1.25")
+
+
+def test_another_run_is_drawn_beside_it(look: Look, serve: Serve, runs: Path) -> None:
+    page = look(serve(runs).run_url("first"))
+    page.get_by_label("Compare with").select_option("second")
+    expect(page.locator(".run-legend button")).to_have_text(["first", "second"])
+
+
+def test_zooming_in_fetches_what_was_thinned(look: Look, serve: Serve, tmp_path: Path) -> None:
+    run = a_run(tmp_path / "long", steps=5000)
+    page = look(serve(run).run_url("long"))
+    expect(page.locator("#curves .note")).to_contain_text("Each point holds 4 steps")
+    chart = page.locator("#curves .chart").first
+    chart.focus()
+    for _ in range(3):
+        page.keyboard.press("+")
+    expect(page.locator("#curves .note")).to_be_hidden()
+    page.keyboard.press("0")
+    expect(page.locator("#curves .note")).to_contain_text("Each point holds 4 steps")
+
+
+def test_the_cursor_of_a_curve_is_moved_and_read_aloud_by_keyboard(
+    look: Look, serve: Serve, runs: Path
+) -> None:
+    page = look(serve(runs).run_url("first"))
+    page.locator("#curves .chart").first.focus()
+    page.keyboard.press("Home")
+    expect(page.locator("#say")).to_contain_text("step 1; training 6")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#say")).to_contain_text("step 2; training 5.307")  # 6 − ln 2
+
+
+def test_a_hidden_page_takes_no_connection(look: Look, serve: Serve, runs: Path) -> None:
+    page = look(serve(runs).run_url("first"))
+    expect(page.locator(".state")).to_have_text("live")
+    page.evaluate(
+        "Object.defineProperty(document, 'hidden', {value: true, configurable: true});"
+        "document.dispatchEvent(new Event('visibilitychange'))"
+    )
+    expect(page.locator(".state")).to_have_text("paused")
+
+
+def test_a_run_whose_plan_is_broken_says_what_is_wrong(
+    look: Look, serve: Serve, runs: Path, browser: object
+) -> None:
+    (runs / "first" / "plan.toml").write_text("mesh = 3", encoding="utf-8")
+    server = serve(runs)
+    page = browser.new_page()  # it will complain of the answer 400
+    page.goto(server.run_url("first"))
+    page.wait_for_selector("html[data-ready]")
+    expect(page.locator("#plan .note.bad")).to_contain_text(re.compile("plan.toml: mesh"))
+    page.close()
+
+
+def test_all_that_a_page_shows_is_json_without_markup(runs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.html"
+    assert main(["report", str(runs / "first"), "--out", str(out)]) == 0
+    blocks = re.findall(
+        r'<script type="application/json" id="data-(\w+)">(.*?)</script>', out.read_text()
+    )
+    assert {"page", "head", "plan", "curves"} <= {name for name, _ in blocks}
+    assert all("<" not in text and json.loads(text) for _, text in blocks)

@@ -1,0 +1,64 @@
+"""What happened to a run, and what of it may be written on a page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from runs import a_run, append, record
+
+from stretto.page.incidents import MOST, incidents, plain
+from stretto.page.metrics import Metrics
+
+
+def of(run: Path) -> list[dict[str, object]]:
+    return incidents(run, Metrics(run / "metrics.jsonl").read())
+
+
+def test_starts_checkpoints_and_steps_that_did_not_count_are_told(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run", steps=3)
+    append(run, record(4, applied=False), record(5, saved="step-00000005"))
+    a_run(run, steps=0)  # another start
+    found = [(i["kind"], i["step"], str(i["text"]).split()[0]) for i in of(run)]
+    assert found == [
+        ("start", None, "began"),
+        ("start", None, "went"),
+        ("skipped", 4, "loss"),
+        ("checkpoint", 5, "step-00000005"),
+    ]
+
+
+def test_incidents_that_were_written_down_are_told_in_their_words(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run", steps=1)
+    lines = [{"step": 7, "when": "2026-05-01T12:00:00", "kind": "crash", "rank": 3}, [1], "x"]
+    text = "\n".join(map(json.dumps, lines)) + '\n{"step": 8, "ki'
+    (run / "incidents.jsonl").write_text(text, encoding="utf-8")
+    (found,) = (i for i in of(run) if i["kind"] == "incident")
+    assert found == {
+        "kind": "incident",
+        "step": 7,
+        "when": "2026-05-01T12:00:00",
+        "text": "kind crash, rank 3",
+    }
+
+
+def test_files_that_are_broken_or_missing_tell_nothing(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run", steps=1)
+    (run / "environment.json").write_text('{"started":', encoding="utf-8")
+    (run / "incidents.jsonl").write_bytes(b"\xff\xfe")
+    assert of(run) == []
+    (run / "environment.json").write_text("3", encoding="utf-8")
+    assert of(run) == []
+
+
+def test_no_more_are_listed_than_a_page_can_bear(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run", steps=1)
+    append(run, *(record(s, saved=f"step-{s}") for s in range(2, 2002)))
+    saved = [i["step"] for i in of(run) if i["kind"] == "checkpoint"]
+    assert len(saved) == MOST
+    assert (saved[0], saved[-1]) == (2, 2001)
+
+
+def test_text_from_elsewhere_has_no_control_characters_and_an_end() -> None:
+    assert plain("\x1b[31mred\r\nline\u202e") == " [31mred  line "
+    assert plain("x" * 1000) == "x" * 300 + "…"

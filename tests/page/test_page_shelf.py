@@ -1,0 +1,127 @@
+"""Runs by name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from runs import a_run, append, record
+
+from stretto.cli.shown import of_run
+from stretto.page.metrics import Metrics
+from stretto.page.sections import SECTIONS, Section
+from stretto.page.shelf import Shelf
+from stretto.page.subject import Subject
+
+
+def made(path: Path, metrics: Metrics, others: Sequence[tuple[str, Metrics]]) -> Subject:
+    return of_run(path, metrics=metrics, others=others)
+
+
+def test_a_place_is_a_run_or_holds_runs(tmp_path: Path) -> None:
+    a_run(tmp_path / "runs" / "a", steps=1)
+    a_run(tmp_path / "b", steps=1)
+    (tmp_path / "runs" / "data").mkdir()
+    shelf = Shelf([tmp_path / "runs", tmp_path / "b", tmp_path / "nothing"], make=made)
+    assert set(shelf.runs()) == {"a", "b"}
+    a_run(tmp_path / "runs" / "c", steps=1)
+    assert set(shelf.runs()) == {"a", "b", "c"}
+
+
+def test_the_run_that_wrote_last_is_first(tmp_path: Path) -> None:
+    for i, name in enumerate(("old", "new", "middle")):
+        run = a_run(tmp_path / name, steps=1)
+        os.utime(run / "metrics.jsonl", (1000 + i, [1000, 3000, 2000][i]))
+    assert list(Shelf([tmp_path], make=made).runs()) == ["new", "middle", "old"]
+
+
+def test_names_tell_runs_apart_whatever_is_written_meanwhile(tmp_path: Path) -> None:
+    for place in ("x", "y"):
+        a_run(tmp_path / place / "same", steps=1)
+    shelf = Shelf([tmp_path / "x", tmp_path / "y"], make=made)
+    for newest in ("x", "y"):
+        os.utime(tmp_path / newest / "same" / "metrics.jsonl")
+        assert {name: path.parent.name for name, path in shelf.runs().items()} == {
+            "x/same": "x",
+            "y/same": "y",
+        }
+
+
+def test_a_place_that_is_named_twice_holds_its_runs_once(tmp_path: Path) -> None:
+    a_run(tmp_path / "a", steps=1)
+    assert list(Shelf([tmp_path, tmp_path / "a", tmp_path], make=made).runs()) == ["a"]
+
+
+def test_a_run_is_foretold_once_until_its_plan_changes(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "a", steps=1)
+    times = []
+
+    def counted(path: Path, metrics: Metrics, others: Sequence[tuple[str, Metrics]]) -> Subject:
+        times.append(path)
+        return made(path, metrics, others)
+
+    shelf = Shelf([tmp_path], make=counted)
+    first = shelf.subject("a")
+    assert shelf.subject("a") is first
+    os.utime(run / "plan.toml", (1, 1))
+    assert shelf.subject("a") is not first
+    assert times == [run.resolve()] * 2
+
+
+def test_a_run_may_be_compared_with_the_others(tmp_path: Path) -> None:
+    for name in "abc":
+        a_run(tmp_path / name, steps=1)
+    shelf = Shelf([tmp_path], make=made)
+    assert {name for name, _ in shelf.subject("b").others} == {"a", "c"}
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "/", "a/../b", "metrics.jsonl"])
+def test_a_name_is_no_path(tmp_path: Path, name: str) -> None:
+    a_run(tmp_path / "a", steps=1)
+    shelf = Shelf([tmp_path], make=made)
+    with pytest.raises(KeyError):
+        shelf.subject(name)
+    with pytest.raises(KeyError):
+        shelf.metrics(name)
+
+
+def test_a_line_of_the_list_is_the_last_record_even_if_a_crash_cut_one_short(
+    tmp_path: Path,
+) -> None:
+    run = a_run(tmp_path / "a", steps=1000)
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 1001, "lo')
+    (line,) = Shelf([tmp_path], make=made).listed()
+    assert (line["name"], line["step"], line["steps"], line["loss"]) == ("a", 1000, 1000, 6.0)
+
+
+def test_a_run_that_has_not_begun_is_listed_without_numbers(tmp_path: Path) -> None:
+    a_run(tmp_path / "a", steps=0)
+    (line,) = Shelf([tmp_path], make=made).listed()
+    assert "step" not in line
+
+
+def test_what_a_section_draws_is_made_again_only_when_the_run_has_gone_on(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "a", steps=3)
+    times = []
+
+    def counted(subject: Subject) -> dict[str, int]:
+        times.append(subject)
+        return {"count": len(times)}
+
+    section = Section("counted", counted, None, scripts=())
+    shelf = Shelf([tmp_path], make=made)
+    assert [shelf.data("a", section), shelf.data("a", section)] == [{"count": 1}, {"count": 1}]
+    append(run, record(4))
+    assert shelf.data("a", section) == {"count": 2}
+
+
+def test_a_run_that_has_stopped_is_not_said_to_go_on(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "a", steps=3, planned=9)
+    shelf = Shelf([tmp_path], make=made)
+    (head,) = (section for section in SECTIONS if section.name == "head")
+    assert shelf.data("a", head)["state"] == "running"
+    os.utime(run / "metrics.jsonl", (1e9, 1e9))
+    assert shelf.data("a", head)["state"] == "stopped"
