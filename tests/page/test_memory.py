@@ -52,6 +52,8 @@ def test_of_a_plan_there_is_what_is_predicted_of_every_stage() -> None:
     program, predicted = known(subject)
     found = data(subject)
     assert found is not None and found["measured"] is None
+    assert unpacked(found["player"]).tolist() == [0, 0, 1, 1]
+    assert [one["rank"] for one in found["curves"]] == [0, 1, 2, 3]
     peaks = unpacked(found["predicted"])
     for player, ranks in enumerate(predicted.alike):
         most = curve(predicted, program, player).total_bytes.max()

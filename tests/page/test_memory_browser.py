@@ -42,6 +42,16 @@ def page(look: Look, run: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     return page
 
 
+@pytest.fixture
+def wide(look: Look, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Page:
+    """A plan of 1,024 ranks."""
+    wanted = [s for s in SECTIONS if s.name in ("step", "memory")]
+    monkeypatch.setattr(html, "SECTIONS", wanted)
+    file = tmp_path / "plan.html"
+    file.write_text(html.html(a_subject(dp=512)), encoding="utf-8")
+    return look(file.as_uri())
+
+
 def picture(page: Page, nth: int) -> str:
     canvas = page.locator("#memory canvas").nth(nth)
     return str(canvas.evaluate("canvas => canvas.toDataURL()"))
@@ -122,3 +132,13 @@ def test_tables_say_what_the_pictures_show(page: Page) -> None:
     page.get_by_text("Peaks of all ranks, as a table").click()
     peaks = page.get_by_role("region", name=re.compile("The most that each rank holds"))
     expect(peaks.locator("tbody tr")).to_have_count(4)
+
+
+def test_a_plan_shows_what_is_predicted_of_every_rank(wide: Page) -> None:
+    expect(wide.locator(".memory-chart")).to_have_count(1)
+    expect(wide.locator(".memory-said")).not_to_contain_text("measured")
+    bars = wide.locator(".memory-peaks")
+    bars.focus()
+    wide.keyboard.press("End")
+    expect(bars).to_have_attribute("aria-valuenow", "1023")
+    expect(wide.locator(".memory-said")).to_contain_text("Predicted at most")

@@ -89,6 +89,7 @@ def picture(subject: Subject, recording: Recording | None) -> dict[str, Any]:
         "kinds": [PROCESS, *NAMES],
         "step": None if recording is None else recording.step,
         "step_s": [predicted.step_s, *([recording.timeline.step_s] if recording else [])],
+        "player": packed(_players(predicted, size), dtype="int32"),
         "capacity": packed(capacities(subject.cluster, size), dtype="float64"),
         "predicted": packed(foretold, dtype="float64"),
         "measured": None if seen is None else packed(seen, dtype="float64"),
@@ -111,6 +112,14 @@ def curves(subject: Subject, recording: Recording | None, rank: int) -> dict[str
             line = curve(recording.timeline, program, player, measured_bytes=held)
             least = int(line.held_bytes["other"].min())
             found["measured"] = _packed(line, program, rank, process_bytes=least)
+    return found
+
+
+def _players(predicted: Timeline, size: int) -> Ints:
+    """Give of each rank the player: ranks of one are predicted alike."""
+    found = np.zeros(size, dtype=np.int64)
+    for player, ranks in enumerate(predicted.alike):
+        found[list(ranks)] = player
     return found
 
 

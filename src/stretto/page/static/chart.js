@@ -110,7 +110,7 @@
         }
       }
       if (content.log) return [low > 0 ? low * 0.92 : 1e-9, high > 0 ? high * 1.08 : 1];
-      const room = high > low ? (high - low) * 0.08 : Math.abs(high) * 0.1 || 1;
+      const room = high - low > 1e-6 * Math.abs(high) ? (high - low) * 0.08 : Math.abs(high) * 0.1 || 1;
       return [low >= 0 ? Math.max(0, low - room) : low - room, high + room];
     }
 

@@ -63,7 +63,8 @@ const Stretto = (() => {
     return made;
   }
 
-  const trim = (value, digits) => Number(value.toPrecision(digits)).toLocaleString("en", { maximumFractionDigits: 20 });
+  const english = new Intl.NumberFormat("en", { maximumFractionDigits: 20 });
+  const trim = (value, digits) => english.format(Number(value.toPrecision(digits)));
   const scaled = (value, steps, unit, digits) => {
     const [name, size] = steps.find(([, s]) => Math.abs(value) >= s) ?? steps.at(-1);
     return `${trim(value / size, digits)} ${name}${unit}`.trimEnd();
@@ -79,7 +80,7 @@ const Stretto = (() => {
     }),
     bytes: known((v, digits = 3) => scaled(v, [["Ti", 2 ** 40], ["Gi", 2 ** 30], ["Mi", 2 ** 20], ["Ki", 1024], ["", 1]], "B", digits)),
     count: known((v, digits = 3) => scaled(v, [["T", 1e12], ["G", 1e9], ["M", 1e6], ["k", 1e3], ["", 1]], "", digits)),
-    integer: known((v) => Math.round(v).toLocaleString("en")),
+    integer: known((v) => english.format(Math.round(v))),
     percent: known((v, digits = 3) => `${trim(v * 100, digits)} %`),
     change: known((v) => `${v >= 0 ? "+" : "−"}${trim(Math.abs(v) * 100, Math.abs(v) < 0.0995 ? 2 : 3)} %`),
   };

@@ -17,7 +17,7 @@ Stretto.section({
 
     async function choose(rank) {
       memory.rank = rank;
-      if (!memory.known.has(rank) && page.live) {
+      if (memory.lacks && page.live) {
         try {
           const query = { rank, ...(memory.step === null ? {} : { step: memory.step }) };
           (await page.api("memory", query)).curves.forEach((one) => memory.keep(one));
@@ -32,13 +32,14 @@ Stretto.section({
       const { curves, rank } = memory, predicted = memory.curve("predicted"), measured = memory.curve("measured");
       const most = (curve) => curve.total(curve.peak);
       const found = curves.map(([side, curve]) => `${side} at most ${format.bytes(most(curve))}, reached by ${curve.instruction(curve.peak)}`);
-      if (!found.length) return `This file has the curves of ranks ${[...memory.known.keys()].join(", ")}.`;
+      if (!found.length) return "This file does not have its curve: stretto ui shows any rank's.";
       const own = measured ? measured.of(memory.kinds.indexOf("process"), 0) : 0, more = [];
       if (own) more.push(`${format.bytes(own)} of what was measured are there throughout: the process with its libraries, and what its allocator keeps.`);
       if (predicted && measured && own < most(measured) / 2) {  // else it says nothing of the program
         const by = format.change((most(measured) - own) / most(predicted) - 1);
         more.push(`${own ? "What is left differs" : "Measured differs"} by ${by} from what was predicted.`);
       }
+      if (memory.lacks) more.push(`This file has what ranks ${[...memory.seen.keys()].join(", ")} held, and not this one.`);
       const limit = memory.capacity[rank], full = Math.max(...curves.map(([, curve]) => most(curve)));
       if (limit) more.push(`The device has ${format.bytes(limit)}: the fullest moment takes ${format.percent(full / limit, 2)} of it.`);
       return `${found.join("; ")}. ${more.join(" ")}`.replace(/^./, (first) => first.toUpperCase());

@@ -42,7 +42,7 @@ Stretto.memory = (() => {
       this.second = null;        // where the cursor is
       this.take(json);
       // A process that is larger than all that the program holds would hide it.
-      if (this.process?.[this.rank] > this.measured[this.rank] / 2) this.hidden.add("process");
+      if (this.process && this.process[this.rank] > this.measured[this.rank] / 2) this.hidden.add("process");
     }
 
     take(json) {
@@ -53,18 +53,21 @@ Stretto.memory = (() => {
       this.end_s = Math.max(...json.step_s);
       this.capacity = unpack(json.capacity);
       for (const name of ["predicted", "measured", "process"]) this[name] = json[name] && unpack(json[name]);
-      this.known = new Map();    // rank → its curves by side
+      this.player = unpack(json.player);   // ranks of one player are predicted alike
+      this.foretold = new Map();           // player → its curve
+      this.seen = new Map();               // rank → its curve
       json.curves.forEach((one) => this.keep(one));
       if (!(this.rank < json.ranks)) this.rank = json.fullest;
     }
 
     keep(json) {
-      const sides = ["predicted", "measured"].filter((side) => json[side]);
-      this.known.set(json.rank, new Map(sides.map((side) => [side, new Curve(json[side], this)])));
+      this.foretold.set(this.player[json.rank], new Curve(json.predicted, this));
+      if (json.measured) this.seen.set(json.rank, new Curve(json.measured, this));
     }
 
-    get curves() { return [...this.known.get(this.rank) ?? []]; }
-    curve(side) { return this.known.get(this.rank)?.get(side); }
+    curve(side) { return side === "predicted" ? this.foretold.get(this.player[this.rank]) : this.seen.get(this.rank); }
+    get curves() { return ["predicted", "measured"].map((side) => [side, this.curve(side)]).filter(([, curve]) => curve); }
+    get lacks() { return !this.curve("predicted") || (this.measured?.[this.rank] >= 0 && !this.curve("measured")); }
     get present() { return this.kinds.map((kind, k) => [kind, k]).filter(([, k]) => this.curves.some(([, curve]) => curve.ever(k))); }
 
     // The most bytes that a chart has room for; the device's are in it if they are near.

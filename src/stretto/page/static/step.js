@@ -167,8 +167,10 @@ Stretto.section({
       numbers.textContent = said.join(" · ");
       const known = model.measured ?? model.predicted;
       const here = [...known.player].filter((player) => known.packed.has(player)).length;
-      scope.hidden = here === model.ranks;
-      scope.textContent = page.live
+      scope.hidden = here === model.ranks && !view.folded;
+      scope.textContent = view.folded
+        ? `${format.integer(model.ranks)} ranks of ${view.order.length === 1 ? "one kind" : `${format.integer(view.order.length)} kinds`}: those that are alike are shown once.`
+        : page.live
         ? `${format.integer(model.ranks)} ranks. Rows of ${format.integer(here)} are here, one of each kind and those that deviate most; others are asked for when you open them.`
         : `${format.integer(model.ranks)} ranks. This file has every row of ${format.integer(here)}: one of each kind, and those that deviate most. Of others it shows where their time goes; stretto ui shows any.`;
     }
@@ -179,14 +181,15 @@ Stretto.section({
     const TABLE = 200;
     function ranksTable() {
       const rows = [];
-      for (let rank = 0; rank < model.ranks && rows.length < TABLE; rank++) {
+      for (const rank of view.order) {
+        if (rows.length >= TABLE) break;
         for (const [side, it] of model.sides) {
           const parts = it.usage(rank);
           if (parts) rows.push([String(rank), side, ...[...parts].slice(1).map((v) => format.seconds(v)), format.seconds(parts[0])]);
         }
       }
       const head = ["rank", "", ...model.sorts.slice(1).map((s) => WORDS[s]), WORDS.idle];
-      return page.table({ caption: `Where the time of ${model.ranks > TABLE ? `the first ${rows.length} rows of ranks` : "each rank"} goes: work of the device, waits by the message that is waited for, and bubble`, head, rows, numeric: head.map((_, i) => i).slice(2) });
+      return page.table({ caption: `Where the time of ${rows.length < view.order.length ? `the first ${rows.length} rows of ranks` : "each rank"} goes: work of the device, waits by the message that is waited for, and bubble`, head, rows, numeric: head.map((_, i) => i).slice(2) });
     }
     function rowsTable() {
       const rank = view.selected?.rank ?? view.drawn.ranks[0] ?? 0, rows = [];
@@ -233,8 +236,8 @@ Stretto.section({
       model.record(kept.get(step) ?? null);
       view.scale_s = model.measured?.scale_s ?? 0;
       view.selected = view.hovered = null;
+      view.arrange();
       summarize(); explain(); explainCosts();
-      view.measure();
     }
     async function turn(step) {
       if (!kept.has(step)) kept.set(step, await page.api("step", { step }));
@@ -274,7 +277,8 @@ Stretto.section({
           both ? page.segmented({ label: "Show", value: "both", options: [["both", "both"], ["predicted", "predicted"], ["measured", "measured"]], onchange: (v) => { view.shown = v === "both" ? ["predicted", "measured"] : [v]; view.measure(); } }) : null,
           both ? page.segmented({ label: "Colour", value: "kind", options: [["kind", "by kind"], ["difference", "by difference"]], onchange: (v) => { view.by = v; explain(); view.draw(); } }) : null,
           page.toggle({ label: "Critical path", onchange: (on) => { view.path = on; view.draw(); } }),
-          model.ranks > 8 ? el("form", { class: "step-go", onsubmit: (e) => { e.preventDefault(); const rank = Math.min(model.ranks - 1, Math.max(0, Number(number.value) || 0)); view.toggle(rank, true); view.reveal(rank); choose({ rank, side: view.sides.at(-1)[0] }); } },
+          view.folded && view.order.length < model.ranks ? page.toggle({ label: "Fold ranks that are alike", checked: true, onchange: (on) => { view.fold = on; view.arrange(); summarize(); } }) : null,
+          model.ranks > 8 ? el("form", { class: "step-go", onsubmit: (e) => { e.preventDefault(); const rank = view.standing(Math.min(model.ranks - 1, Math.max(0, Number(number.value) || 0))); view.toggle(rank, true); view.reveal(rank); choose({ rank, side: view.sides.at(-1)[0] }); } },
             el("label", {}, "Open rank ", number), el("button", { class: "sr-only" }, "Open")) : null,
           el("span", { class: "step-buttons push" },
             icon("+", "Zoom in", () => view.zoom(1 / 1.6)), icon("−", "Zoom out", () => view.zoom(1.6)),
@@ -284,7 +288,7 @@ Stretto.section({
           el("span", { class: "keys" }, "Keys: ", ...["+", "−", "←", "→", "↑", "↓", "N", "P", "O", "Z", "Enter", "Home"].flatMap((key) => [el("kbd", {}, key), " "]))),
         tables));
     view.scale_s = model.measured?.scale_s ?? 0;
-    for (let rank = 0; rank < Math.min(model.ranks, model.ranks <= 4 ? 4 : 1); rank++) view.open.add(rank);
+    for (const rank of view.order.slice(0, view.order.length <= 4 ? 4 : 1)) view.open.add(rank);
     view.window(0, model.end_s * 1.01);
     view.listen({ hover, choose });
     explain(); explainCosts(); summarize(); offer();

@@ -130,8 +130,9 @@
 
     // The same moment on another rank.
     beyond(by) {
-      const at = this.selected ?? { rank: by > 0 ? -1 : this.model.ranks, side: this.sides.at(-1)[0] };
-      const rank = Math.min(Math.max(at.rank + by, 0), this.model.ranks - 1);
+      const last = this.order.length - 1, at = this.selected ?? { side: this.sides.at(-1)[0] };
+      const from = this.selected ? this.index[at.rank] : by > 0 ? -1 : last + 1;
+      const rank = this.order[Math.min(Math.max(from + by, 0), last)];
       const found = this.around(rank, at.side, this.middle(this.selected), this.selected ? this.queueOf(at) : -1);
       this.reveal(rank);
       return found;

@@ -83,7 +83,7 @@
       context.strokeStyle = context.fillStyle = view.colors.accent;
       context.lineWidth = 1.5;
       context.strokeRect(a + 0.75, 0.75, Math.max(2, b - a - 1.5), height - 1.5);
-      if (shown.length < n) {  // which ranks the rows below show
+      if (shown.length < view.order.length) {  // which ranks the rows below show
         context.fillRect(left - 5, top, 4, Math.max(3, bottom - top));
         context.fillRect(left + plot + 1, top, 4, Math.max(3, bottom - top));
       }
@@ -172,6 +172,7 @@
     // Open a rank, and show the moment.
     go({ rank, second }) {
       const { view } = this, span = view.until_s - view.from_s;
+      rank = view.standing(rank);
       view.toggle(rank, true);
       view.reveal(rank);
       if (second < view.from_s || second > view.until_s) view.window(second - span / 2, second + span / 2);

@@ -120,6 +120,15 @@ Stretto.timeline = (() => {
       return this.ready.get(player);
     }
 
+    // How many ranks have the same rows as a rank.
+    alike(rank) {
+      if (!this.counts) {
+        this.counts = new Map();
+        for (const player of this.player) this.counts.set(player, (this.counts.get(player) ?? 0) + 1);
+      }
+      return this.counts.get(this.player[rank]);
+    }
+
     knows(rank) { return this.player[rank] >= 0; }
 
     // Seconds of a rank by sort; null where it was not recorded.

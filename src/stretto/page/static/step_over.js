@@ -110,7 +110,9 @@
         context.globalAlpha = 1;
         frame(twin, 1, text);
       }
-      for (const [rank, row] of this.model.peers(at.rank, at.row)) {
+      for (const [other, row] of this.model.peers(at.rank, at.row)) {
+        const rank = this.standing(other);
+        if (rank === at.rank) continue;
         const peer = this.box({ side: at.side, rank, row });
         if (!peer) continue;
         frame(peer, 1, text);
@@ -128,15 +130,15 @@
     // What the length of the step comes from, from row to row and from rank to rank.
     critical(context, name, side) {
       const { rank, row, begin, length } = side.path, seen = new Map(), { scrollTop } = this.element;
-      const low = this.drawn.ranks[0], high = this.drawn.ranks.at(-1);
+      const low = this.index[this.drawn.ranks[0]], high = this.index[this.drawn.ranks.at(-1)];
       const y = (i) => {
         const of = rank[i];
         if (!seen.has(of)) {
-          const lanes = of >= low && of <= high ? this.lanes(of).filter((l) => l.name === name) : null;
+          const lanes = this.index[of] >= low && this.index[of] <= high ? this.lanes(of).filter((l) => l.name === name) : null;
           seen.set(of, lanes);
         }
         const lanes = seen.get(of);
-        if (!lanes) return of < low ? scrollTop - 20 : scrollTop + this.height + 20;
+        if (!lanes) return this.index[of] < low ? scrollTop - 20 : scrollTop + this.height + 20;
         const queue = row[i] >= 0 ? this.model.sheet(of).queue[row[i]] : -1;
         const index = this.model.sheet(of).lanes.findIndex((l) => l.queue === queue);
         const lane = lanes.find((l) => l.index < 0 || l.index === index);
@@ -170,6 +172,13 @@
       context.fillStyle = open ? colors.text : colors.muted;
       context.font = `${open ? 600 : 400} 11px ${FONT}`;
       context.fillText(`${open ? "▾" : "▸"} ${this.gutter > 70 ? "rank " : ""}${rank}`, 6, top + CLOSED / 2);
+      const alike = this.folded ? this.model.predicted.alike(rank) : 1;
+      if (alike > 1) {
+        context.textAlign = "right";
+        context.font = `11px ${FONT}`;
+        context.fillText(`×${alike}`, this.gutter - 6, top + CLOSED / 2);
+        context.textAlign = "left";
+      }
       if (open) this.names(context, rank, top);
       if (!this.bars) return;
       const x = this.gutter + this.plot + 12, room = this.bars - 16;

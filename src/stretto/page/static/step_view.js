@@ -22,6 +22,7 @@
       this.open = new Set();
       this.selected = null; this.hovered = null;   // {side, rank, row}
       this.path = false;
+      this.fold = true;                     // ranks that are predicted alike have one row
       this.canvas = el("canvas", { class: "step-canvas", "aria-hidden": "true" });
       this.filler = el("div", { class: "step-filler" }, this.canvas);
       this.element = el("div", {
@@ -33,9 +34,27 @@
       page.onTheme(() => { this.colors.load(); this.draw(); });
       this.pending = 0;
       this.drawn = { ranks: [], rows: 0 };  // what the last frame drew, for whoever asks
+      this.arrange();
     }
 
     // ── where things are ─────────────────────────────────────────────────────────────────────
+
+    // Which ranks have a row, and which row stands for each rank.
+    arrange() {
+      const { model } = this, rows = new Map();
+      this.folded = this.fold && !model.measured;
+      this.order = [];
+      this.index = Int32Array.from({ length: model.ranks }, (_, rank) => {
+        const key = this.folded ? model.predicted.player[rank] : rank;
+        if (!rows.has(key)) rows.set(key, this.order.push(rank) - 1);
+        return rows.get(key);
+      });
+      this.open = new Set([...this.open].map((rank) => this.standing(rank)));
+      this.measure();
+    }
+
+    // The rank whose row stands for a rank.
+    standing(rank) { return this.order[this.index[rank]]; }
 
     get sides() { return this.model.sides.filter(([name]) => this.shown.includes(name)); }
     get gutter() { return this.width < 640 ? 62 : 96; }
@@ -52,21 +71,22 @@
 
     // The top of a rank's row, from that of the first.
     top(rank) {
-      let y = rank * CLOSED;
-      for (const other of this.open) if (other < rank) y += this.tall(other) - CLOSED;
+      const at = this.index[rank];
+      let y = at * CLOSED;
+      for (const other of this.open) if (this.index[other] < at) y += this.tall(other) - CLOSED;
       return y;
     }
 
-    get total() { return this.top(this.model.ranks); }
+    get total() { return this.top(this.order.at(-1)) + this.tall(this.order.at(-1)); }
 
     // The rank at a height.
     rankAt(y) {
-      let low = 0, high = this.model.ranks - 1;
+      let low = 0, high = this.order.length - 1;
       while (low < high) {
         const middle = (low + high + 1) >> 1;
-        if (this.top(middle) <= y) low = middle; else high = middle - 1;
+        if (this.top(this.order[middle]) <= y) low = middle; else high = middle - 1;
       }
-      return low;
+      return this.order[low];
     }
 
     // The lanes of a rank: [{name, side, index, queue, y, height}, …]; a closed one has one a side.
@@ -91,6 +111,7 @@
     }
 
     measure() {
+      if (!this.element.isConnected) return;
       const ratio = devicePixelRatio || 1;
       this.width = Math.max(120, this.element.clientWidth);
       const most = Math.round(Math.min(720, Math.max(320, innerHeight * 0.68)));
@@ -138,7 +159,8 @@
 
     whole() { this.window(0, this.model.end_s * 1.01, { glide: true }); }
 
-    toggle(rank, on = !this.open.has(rank)) {
+    toggle(rank, on = !this.open.has(this.standing(rank))) {
+      rank = this.standing(rank);
       if (on) this.open.add(rank); else this.open.delete(rank);
       this.measure();
     }
@@ -153,8 +175,8 @@
     // Show a row: open its rank and make it a good part of what is in sight.
     show(at, { share = 0.25 } = {}) {
       const rows = this.side(at.side)?.rows(at.rank);
+      this.selected = at = { ...at, rank: this.standing(at.rank) };
       this.open.add(at.rank);
-      this.selected = at;
       this.measure();
       this.reveal(at.rank);
       if (!rows || !Number.isFinite(rows.begin[at.row])) return;
@@ -231,7 +253,8 @@
       const first = this.rankAt(this.element.scrollTop);
       this.drawn = { ranks: [], rows: 0 };
       let top = this.top(first);
-      for (let rank = first; rank < this.model.ranks && top < this.element.scrollTop + this.height - RULER; rank++) {
+      for (let i = this.index[first]; i < this.order.length && top < this.element.scrollTop + this.height - RULER; i++) {
+        const rank = this.order[i];
         this.strip(rank, top, ratio);
         this.drawn.ranks.push(rank);
         top += this.tall(rank);
