@@ -190,9 +190,14 @@ _ACTS: Mapping[str, Callable[[Page, int], None]] = {
     "point at a device": _point(".plan-canvas .over"),
     "move from device to device": _press(".plan-canvas .over", "ArrowRight ArrowDown"),
     "colour devices by another axis": _press("#plan .segmented input", "ArrowRight"),
+    "point at the map of all ranks": _point("#step .step-map"),
+    "point at an instruction": _point("#step .step-rows"),
+    "zoom into the step": _press("#step .step-rows", "+ + ArrowRight -"),
+    "move through memory": _press("#memory .memory-chart", "ArrowRight"),
     "point at a curve": _point("#curves .chart"),
     "zoom into the curves": _press("#curves .chart", "+ + + 0"),
     "smooth the curves": _press("#curves input[type=range]", "ArrowRight"),
+    "ask for another number of devices": _press("#explorer input[type=range]", "ArrowLeft"),
     "change the colours of the page": _press("#theme", "Enter"),
 }
 

@@ -14,6 +14,7 @@ from stretto.page.subject import Subject
 from stretto.report.quantities import change, counted, money, step
 from stretto.timeline.compare import compare
 from stretto.timeline.diagnose import diagnose
+from stretto.timeline.finding import Cause
 from stretto.timeline.recorded import read, recorded_steps
 from stretto.units import show_count, show_seconds
 
@@ -80,6 +81,8 @@ def finding(subject: Subject) -> str:
     for found in diagnose(
         compared, cluster=subject.cluster, stack=subject.stack, recording=recording
     ):
+        if found.cause is Cause.UNEXPLAINED:
+            return f"{step(abs(found.extra_s))} unexplained ({found.where})"
         if found.extra_s > 0:
             return f"{found.cause} {found.where} costs {step(found.extra_s)}"
         return f"{found.cause} {found.where}: {step(-found.extra_s)} less than predicted"

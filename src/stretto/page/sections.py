@@ -37,7 +37,13 @@ class Section:
 
 SECTIONS = (
     Section("head", head.data, head.answer, scripts=("head.js",)),
-    Section("plan", plan.data, None, scripts=("tree.js", "plan.js")),
+    Section(
+        "plan",
+        plan.data,
+        None,
+        scripts=("tree.js", "plan_mesh.js", "plan_map.js", "plan_stages.js", "plan.js"),
+        styles=("plan.css",),
+    ),
     Section(
         "step",
         step.data,
@@ -60,7 +66,13 @@ SECTIONS = (
         memory.answer,
         scripts=("memory_chart.js", "memory_peaks.js", "memory.js"),
     ),
-    Section("curves", curves.data, curves.answer, scripts=("chart.js", "curves.js")),
+    Section(
+        "curves",
+        curves.data,
+        curves.answer,
+        scripts=("chart.js", "curves_runs.js", "curves.js"),
+        styles=("curves.css",),
+    ),
     Section(
         "explorer",
         explorer.data,

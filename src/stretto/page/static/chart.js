@@ -9,7 +9,8 @@
   const POWERS = Array.from({ length: 60 }, (_, i) => 2 ** i);  // round in binary units
   const MARKS = { start: "accent", checkpoint: "faint", skipped: "bad", incident: "warn" };
 
-  // chart(host, {label, height, x(value) → text, at(value) → text, y(value) → text, binary, sync, zoomed(min, max) | zoomed()})
+  // chart(host, {label, height, x(value) → text, at(value) → text, y(value) → text, binary, sync,
+  // zoomed(min, max) or zoomed() for all})
   // gives {set(content), size(), destroy()}; content is
   //   {series: [{label, color, x: […], y: […], low?, high?, raw?, dash?, points?}, …],
   //    levels: [value, …], marks: [{x, kind, text}], log, steady, range: [min, max] | null}
@@ -48,7 +49,9 @@
       const tables = content.series.map((s) => ({ x: s.x, parts: parts(s) }));
       const flat = tables.flatMap((t) => t.parts);
       const data = tables.length ? uPlot.join(tables.map((t) => [t.x, ...t.parts.map((p) => p.y)])) : [[]];
-      const now = JSON.stringify([content.log, tables.map((t) => t.parts.length), content.series.map((s) => [s.color, s.label])]);
+      const now = JSON.stringify([
+        content.log, tables.map((t) => t.parts.length), content.series.map((s) => [s.color, s.label]),
+      ]);
       if (plot && now === shape) {
         plot.setData(data, false);
         frame(plot);
@@ -58,13 +61,17 @@
       plot?.destroy();
       const bands = flat.flatMap((p, i) => (p.edge === "high" ? [{ series: [i + 1, i + 2], fill: p.fillWith }] : []));
       const grid = { stroke: () => page.color("line"), width: 1 };
-      const axis = { stroke: () => page.color("muted"), grid, ticks: { ...grid, size: 4 }, font: "11px system-ui, sans-serif" };
+      const ticks = { ...grid, size: 4 }, font = "11px system-ui, sans-serif";
+      const axis = { stroke: () => page.color("muted"), grid, ticks, font };
       width = Math.max(120, box.clientWidth);
       plot = new uPlot({
-        width, height, legend: { show: false }, padding: [10, 8, 0, 0],
+        width, height, legend: { show: false }, padding: [10, 18, 0, 0],
         cursor: {
           y: false, sync: { key: sync, scales: ["x", null] }, drag: { x: true, y: false, setScale: false },
-          points: { size: 7, fill: (u, i) => flat[i - 1].of ? page.color(flat[i - 1].of.color) : "transparent", stroke: () => page.color("surface") },
+          points: {
+            size: 7, stroke: () => page.color("surface"),
+            fill: (u, i) => (flat[i - 1].of ? page.color(flat[i - 1].of.color) : "transparent"),
+          },
           dataIdx: nearest,
         },
         scales: {
@@ -73,7 +80,10 @@
         },
         axes: [
           { ...axis, size: 30, values: (u, at) => at.map(x), space: 70 },
-          { ...axis, ...(binary ? { incrs: POWERS } : {}), size: 58, values: (u, at) => at.map((v) => (v === null ? "" : y(v))) },
+          {
+            ...axis, ...(binary ? { incrs: POWERS } : {}), size: 58,
+            values: (u, at) => at.map((v) => (v === null ? "" : y(v))),
+          },
         ],
         series: [{}, ...flat.map(({ y: _, of, edge, fillWith, ...s }) => ({ ...s, show: true }))],
         bands,
@@ -196,7 +206,8 @@
       const span = (u.scales.x.max - u.scales.x.min) / u.over.clientWidth * 5;
       const near = content.marks.filter((m) => Math.abs(m.x - here) < span).slice(0, 4);
       const said = rows(u, flat);
-      box.dataset.said = [at(u.data[0][idx]), ...said.map((r) => `${r.text} ${r.value}`), ...near.map((m) => m.text)].join("; ");
+      const words = [...said.map((r) => `${r.text} ${r.value}`), ...near.map((m) => m.text)];
+      box.dataset.said = [at(u.data[0][idx]), ...words].join("; ");
       if (!event || !u.over.matches(":hover")) return;
       const bounds = u.over.getBoundingClientRect();
       page.tooltip.show(bounds.left + left, bounds.top + top,

@@ -56,10 +56,13 @@
     // onclick the entries are buttons that tell whether they are pressed.
     legend(entries) {
       return el("ul", { class: "legend" }, entries.map((entry) => {
-        const swatch = el("i", { class: `swatch ${entry.shape ?? ""}`, css: { "--swatch": entry.color.startsWith("#") ? entry.color : `var(--${entry.color})` } });
+        const color = entry.color.startsWith("#") ? entry.color : `var(--${entry.color})`;
+        const swatch = el("i", { class: `swatch ${entry.shape ?? ""}`, css: { "--swatch": color } });
         const text = [swatch, el("span", {}, entry.text), entry.value ? el("b", {}, entry.value) : null];
         return el("li", {}, entry.onclick
-          ? el("button", { type: "button", "aria-pressed": String(entry.on ?? true), onclick: (e) => entry.onclick(e.currentTarget) }, text)
+          ? el("button", {
+            type: "button", "aria-pressed": String(entry.on ?? true), onclick: (e) => entry.onclick(e.currentTarget),
+          }, text)
           : el("span", { class: "entry" }, text));
       }));
     },
@@ -89,8 +92,8 @@
     },
 
     // A canvas as wide as `host`, sharp on every screen: canvas(host, {height, label, draw}).
-    // draw(context, width, height) in CSS pixels; it is called again when size or colours change,
-    // and not before the canvas comes near what is seen.
+    // draw(context, width, height) in CSS pixels; it is called again when size or colours change;
+    // see page.nearby for when.
     // Gives {element, draw(), width, height, resize(height)}.
     canvas(host, { height, label, draw, role = "img" }) {
       const element = el("canvas", { class: "canvas", role, "aria-label": label });

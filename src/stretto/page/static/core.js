@@ -71,15 +71,21 @@ const Stretto = (() => {
   };
   const known = (show) => (value, ...rest) =>
     value === null || value === undefined || !Number.isFinite(value) ? "–" : show(value, ...rest);
+  const TIMES = [["s", 1], ["ms", 1e-3], ["µs", 1e-6], ["ns", 1e-9]];
+  const BINARY = [["Ti", 2 ** 40], ["Gi", 2 ** 30], ["Mi", 2 ** 20], ["Ki", 2 ** 10], ["", 1]];
+  const DECIMAL = [["T", 1e12], ["G", 1e9], ["M", 1e6], ["k", 1e3], ["", 1]];
   const format = {
     number: known((v, digits = 4) => trim(v, digits)),
     seconds: known((v, digits = 3) => {
-      if (Math.abs(v) >= 3600) return `${Math.floor(v / 3600)} h ${String(Math.round(v / 60) % 60).padStart(2, "0")} min`;
-      if (Math.abs(v) >= 60) return `${Math.floor(v / 60)} min ${String(Math.round(v) % 60).padStart(2, "0")} s`;
-      return v === 0 ? "0 s" : scaled(v, [["s", 1], ["ms", 1e-3], ["µs", 1e-6], ["ns", 1e-9]], "", digits);
+      const [whole, rest] = Math.abs(v) >= 3599.5 ? [v / 60, "min"] : [v, "s"];
+      if (Math.abs(v) >= 59.95) {
+        const parts = [Math.floor(Math.round(whole) / 60), Math.round(whole) % 60];
+        return `${parts[0]} ${rest === "min" ? "h" : "min"} ${String(parts[1]).padStart(2, "0")} ${rest}`;
+      }
+      return v === 0 ? "0 s" : scaled(v, TIMES, "", digits);
     }),
-    bytes: known((v, digits = 3) => scaled(v, [["Ti", 2 ** 40], ["Gi", 2 ** 30], ["Mi", 2 ** 20], ["Ki", 1024], ["", 1]], "B", digits)),
-    count: known((v, digits = 3) => scaled(v, [["T", 1e12], ["G", 1e9], ["M", 1e6], ["k", 1e3], ["", 1]], "", digits)),
+    bytes: known((v, digits = 3) => scaled(v, BINARY, "B", digits)),
+    count: known((v, digits = 3) => scaled(v, DECIMAL, "", digits)),
     integer: known((v) => english.format(Math.round(v))),
     percent: known((v, digits = 3) => `${trim(v * 100, digits)} %`),
     change: known((v) => `${v >= 0 ? "+" : "−"}${trim(Math.abs(v) * 100, Math.abs(v) < 0.0995 ? 2 : 3)} %`),
@@ -98,18 +104,27 @@ const Stretto = (() => {
     return array;
   }
 
+  const idle = globalThis.requestIdleCallback ?? ((act) => setTimeout(act, 50));
+  const waiting = new Set();  // what is drawn when nothing else is to be done, one at a time
+  let resting = true;
+  function rest() {
+    resting = !waiting.size;
+    if (resting) return;
+    idle(() => { waiting.values().next().value?.(); rest(); });
+  }
+
   function nearby(element, draw) {
     const margin = 400;
-    let stale = false;
-    const fresh = () => { if (stale) { stale = false; draw(); } };
+    const fresh = () => { if (waiting.delete(fresh)) draw(); };
     new IntersectionObserver((entries) => {
       if (entries.at(-1).isIntersecting) fresh();
     }, { rootMargin: `${margin}px` }).observe(element);
     addEventListener("beforeprint", fresh);
     return () => {
+      waiting.add(fresh);
       const { top, bottom } = element.getBoundingClientRect();
-      stale = true;
       if (bottom > -margin && top < innerHeight + margin) fresh();
+      else if (resting) rest();
     };
   }
 
@@ -135,8 +150,8 @@ const Stretto = (() => {
     onResize(call) { listeners.resize.push(call); },   // after the width of the page has changed
     onTheme(call) { listeners.theme.push(call); },     // after the colours have changed: draw again
     onUpdate(call) { listeners.update.push(call); },   // live: ({kind: "metrics" | "recordings", …})
-    // Draw only what is near enough to be seen soon: nearby(element, draw) gives a function that
-    // draws now, or as soon as the element comes near.
+    // Draw first what is near enough to be seen: nearby(element, draw) gives a function that draws
+    // now, or when the element comes near, or when there is nothing else to do.
     nearby,
     announce(text) { document.getElementById("say").textContent = text; },  // to screen readers
     still: () => matchMedia("(prefers-reduced-motion: reduce)").matches,

@@ -18,7 +18,9 @@ Stretto.section({
 
     function draw(runs) {
       if (!runs.length) {
-        box.replaceChildren(el("p", {}, "There are no runs here yet."), el("p", { class: "muted" }, "Begin one with ", el("code", {}, "stretto train"), ": it appears by itself."));
+        box.replaceChildren(
+          el("p", {}, "There are no runs here yet."),
+          el("p", { class: "muted" }, "Begin one with ", el("code", {}, "stretto train"), ": it appears by itself."));
         return;
       }
       box.replaceChildren(page.table({

@@ -1,0 +1,140 @@
+"""``stretto report`` and ``stretto ui`` on the command line."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stretto.cli import main
+from stretto.cli.keys import Settings
+from stretto.cli.rundir import RunDirectory, Start
+from stretto.plan import Batch, Plan
+from stretto.presets import preset
+from stretto.recipe import Recipe
+
+PLAN = Plan.of(dp=2, batch=Batch(sequences=8, micro_batch=2, seq=64))
+RECORD = '{"step": %d, "steps": 3, "loss": 5.0, "step_s": 0.02, "tokens": 512}\n'
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    path = tmp_path / "runs" / "mine"
+    start = Start(preset("tiny"), PLAN, Recipe(steps=3), Settings(), (tmp_path,))
+    RunDirectory(path).write(start, command=["stretto", "train"])
+    (path / "metrics.jsonl").write_text("".join(RECORD % s for s in (1, 2, 3)))
+    return path
+
+
+# ── report ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_page_of_a_run_is_in_the_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(run)]) == 0
+    said = capsys.readouterr()
+    assert re.match(r"Predicted .* a step, measured 20\.0 ms \([+−].* %\)", said.out)
+    assert said.out.splitlines()[-1] == f"the page is in {run / 'report.html'}"
+    assert (run / "report.html").read_text().startswith("<!doctype html>")
+    assert "drawing curves" in said.err
+
+
+def test_the_page_of_a_plan_is_called_what_the_plan_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.toml").write_text(PLAN.to_toml(), encoding="utf-8")
+    assert main(["report", "mine.toml", "tiny", "--cluster", "h100x2"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "the page is in mine.html"
+    assert Path("mine.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["tiny", "dp=4", "--cluster", "h100x2"], "mesh"),
+        (["tiny", "--cluster", "nothing"], "there is none called 'nothing'"),
+        (["tiny", "--stack", "nothing"], "there is none called 'nothing'"),
+        (["{run}", "elsewhere"], "elsewhere"),
+        (["{run}", "--stack", "modern"], "a run has its own"),
+        (["tiny", "--out", "nowhere/page.html"], "nowhere/page.html"),
+    ],
+)
+def test_what_cannot_be_shown_says_why(
+    run: Path,
+    words: list[str],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(run.parent)
+    assert main(["report", *(word.format(run=run) for word in words)]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_all_that_is_wrong_is_said_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "tinny", "--cluster", "nothing", "--stack", "none"]) == 2
+    assert "3 things are wrong" in capsys.readouterr().err
+
+
+# ── ui ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def served(run: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server as people start it, and where it says that it is."""
+    command = [sys.executable, "-m", "stretto", "ui", str(run.parent), "--no-open"]
+    environment = {k: v for k, v in os.environ.items() if k != "DISPLAY"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        yield process, line.split()[-1]
+        process.kill()
+
+
+def test_a_server_says_where_it_is_and_ends_on_ctrl_c(
+    served: tuple[subprocess.Popen[str], str],
+) -> None:
+    process, url = served
+    match = re.fullmatch(r"http://127\.0\.0\.1:(\d+)/", url)
+    assert match is not None
+    connection = http.client.HTTPConnection("127.0.0.1", int(match.group(1)))
+    connection.request("GET", "/")
+    assert b"mine" in connection.getresponse().read()
+    connection.close()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nowhere"], "is no directory"),
+        (["--port", "70000"], "write a number from 0 to 65535"),
+        (["--port", "x"], "write a number from 0 to 65535"),
+        (["dp=2"], "this command has no keys"),
+    ],
+)
+def test_what_cannot_be_served_says_why(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ui", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_help_of_both_comes_without_what_is_heavy() -> None:
+    script = (
+        "import sys\nfrom stretto.cli import main\n"
+        "for command in ('report', 'ui'):\n"
+        "    try: main([command, '--help'])\n"
+        "    except SystemExit: pass\n"
+        "print(*{'torch', 'scipy', 'stretto.page.server'} & set(sys.modules))"
+    )
+    said = subprocess.check_output([sys.executable, "-c", script], text=True)
+    assert said.splitlines()[-1] == ""
