@@ -70,18 +70,24 @@ def chains(graph: Graph, *, clocked_s: Floats, taken_s: Floats) -> Chains:
         if chain[first] != chain[then]
     }
     edges = np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2)
-    taken = np.bincount(rows, taken_s)
     floor = np.zeros(len(player))
     np.maximum.at(floor, rows, graph.floor_s)
     return Chains(
         rows,
         np.array(player, dtype=np.int64),
-        taken,
-        np.bincount(rows, clocked_s),
+        _summed(rows, taken_s),
+        _summed(rows, clocked_s),
         floor,
         edges[:, 0],
         edges[:, 1],
     )
+
+
+def _summed(rows: Ints, seconds: Floats) -> Floats:
+    """Give the sum of seconds in each row."""
+    found: Floats = np.zeros(int(rows.max()) + 1)
+    np.add.at(found, rows, seconds)
+    return found
 
 
 def _implied(those: set[int], before: list[set[int]]) -> set[int]:

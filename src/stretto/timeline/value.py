@@ -106,4 +106,5 @@ class Timeline:
         while at >= 0:
             path.append(at)
             at = int(self.cause[at])
+            assert len(path) <= len(self.cause), "what waits is waited for by itself"
         return path[::-1]
