@@ -5,6 +5,8 @@ The parent has imported torch and forks the ranks of one case after the other.
 
 from __future__ import annotations
 
+import ctypes
+import itertools
 import mmap
 import os
 import signal
@@ -43,8 +45,8 @@ NETWORKED = {
 }
 """Cases on hosts, with the rate of the link of each."""
 
-PAUSE_S, SLOW_READ_S = 0.5, 3.0
-PAGES_BYTES = 64 << 20
+PAUSE_S = 2.0
+PAGES_BYTES, CHUNK_BYTES, PAGE_US = 64 << 20, 1 << 20, 3000
 
 
 def case(name: str) -> tuple[Model, Plan, Cluster]:
@@ -64,6 +66,8 @@ def case(name: str) -> tuple[Model, Plan, Cluster]:
 
 def main(home: Path, names: Sequence[str]) -> None:
     """Run cases, each recorded in a directory of its name."""
+    # Before all else that the machine does, or it would be that which is found.
+    os.setpriority(os.PRIO_PROCESS, 0, -15)
     for name in names:
         (home / name).mkdir()
         if name in NETWORKED:
@@ -88,6 +92,10 @@ def _narrow(host: Host, rate: str) -> None:
 def _run(name: str, home: Path, places: Sequence[Host]) -> None:
     """Fork the ranks and wait for them."""
     _, plan, _ = case(name)
+    if name == "memory pressure":
+        with (home / "pages").open("wb") as file:
+            file.write(os.urandom(PAGES_BYTES))
+            os.fsync(file.fileno())
     pids = []
     for number in range(plan.mesh.size):
         if not (pid := os.fork()):
@@ -106,40 +114,43 @@ def _run(name: str, home: Path, places: Sequence[Host]) -> None:
                 os._exit(status)
         pids.append(pid)
     if name == "slow rank":
-        _interrupt(pids[1])
+        _interrupt(pids[1], once=home / "begun")
     for pid in pids:
         _, status = os.waitpid(pid, 0)
         assert status == 0, f"a rank of {name} ended with {status}"
 
 
-def _interrupt(pid: int) -> None:
-    """Stop a rank for three quarters of its time, as a busy neighbour on its core would."""
+def _interrupt(pid: int, *, once: Path) -> None:
+    """Stop a rank for nine tenths of its time, as busy neighbours on its core would."""
+    while not once.exists():
+        time.sleep(0.01)
     while not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
         os.kill(pid, signal.SIGSTOP)
-        time.sleep(0.006)
+        time.sleep(0.018)
         os.kill(pid, signal.SIGCONT)
         time.sleep(0.002)
 
 
 def _thrash(file: Path) -> None:
-    """Read pages that the kernel has dropped, again and again, as where memory is short."""
-    file.write_bytes(os.urandom(PAGES_BYTES))
+    """Read pages that the kernel has dropped, again and again, as where memory is short.
+
+    All of the process waits for the disk, and for as long again as a slower one would take.
+    """
     descriptor = os.open(file, os.O_RDONLY)
-    os.fsync(descriptor)
     pages = mmap.mmap(descriptor, PAGES_BYTES, prot=mmap.PROT_READ)
-    while True:
+    holding = ctypes.PyDLL(None)  # calls keep the interpreter, unlike those of a CDLL
+    pages.madvise(mmap.MADV_RANDOM)
+    for at in itertools.cycle(range(0, PAGES_BYTES, CHUNK_BYTES)):
         pages.madvise(mmap.MADV_DONTNEED)
         os.posix_fadvise(descriptor, 0, PAGES_BYTES, os.POSIX_FADV_DONTNEED)
-        for at in range(0, PAGES_BYTES, 8 << 20):
-            pages[at : at + (8 << 20)]  # holds the interpreter meanwhile
+        pages[at]
+        holding.usleep(PAGE_US)
 
 
 def _work(name: str, world: World, home: Path) -> None:
     torch.set_num_threads(1)
     model, plan, _ = case(name)
     program, batches = lower(model, plan), invented(model, plan, seed=0)
-    if name == "memory pressure" and world.rank == 1:
-        threading.Thread(target=_thrash, args=(home / "pages",), daemon=True).start()
     rank = Rank(program, world.rank, torch.device("cpu"), process_groups(program, world), Recipe())
     fill(rank, fresh(seed=0, shape=model.shape))
     executor = Executor(rank, recorder(rank, world, home, every=WARM, first=0, note=print))
@@ -148,15 +159,19 @@ def _work(name: str, world: World, home: Path) -> None:
 
     def build(step: int) -> list[MicroBatch]:
         if name == "data wait" and world.rank == 1 and step == WARM - 1:
-            time.sleep(SLOW_READ_S)  # longer than the step before, which hides it
+            time.sleep(PAUSE_S)  # longer than the step before, which hides it
         return [batches(step, replica, m) for m in range(plan.micro_batches)]
 
+    if name == "memory pressure" and world.rank == 1:
+        threading.Thread(target=_thrash, args=(home / "pages",), daemon=True).start()
+    if world.rank == 1:
+        (home / "begun").touch()
     waited = 0.0
     with Prefetch(build, start=0, stop=WARM, ahead=1) as ready:
         for step, some in enumerate(ready):
             before, waited = waited, ready.wait_s
             executor.step(some, step=step, waited_s=waited - before)
-            if name == "host":
+            if name == "host" and step == WARM - 2:
                 time.sleep(PAUSE_S)  # as if it saved
 
 

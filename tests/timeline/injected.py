@@ -23,7 +23,6 @@ from stretto.simulate import Fault
 from stretto.simulate.graph import Graph, graph
 from stretto.simulate.play import play
 from stretto.simulate.site import Site
-from stretto.simulate.task import DEVICE
 from stretto.simulate.timeline import timeline
 from stretto.timeline import KINDS, Timeline
 from stretto.timeline.rows import after_vote
@@ -58,7 +57,7 @@ class _Apart(Site):
 
 @dataclass(frozen=True)
 class Slow:
-    """Tasks on a rank's device that take longer; by instruction, so many times."""
+    """Instructions of a rank that take longer, so many times; a message does so for all in it."""
 
     rank: int
     times: dict[int, float]
@@ -95,8 +94,7 @@ def measured(
     for one in slow:
         player = next(p for p in whole.players if p.ranks == (one.rank,))
         for task, instruction in enumerate(player.tasks.instruction):
-            if player.tasks.lane[task] == DEVICE:
-                whole.work_s[player.place[task]] *= one.times.get(instruction, 1.0)
+            whole.work_s[player.place[task]] *= one.times.get(instruction, 1.0)
     if pause is None:
         return _line(whole, scene)
     count = len(whole.device)

@@ -1,0 +1,198 @@
+"""What was found, in sentences that somebody can act on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from stretto.timeline.evidence import Evidence
+from stretto.timeline.finding import Cause
+from stretto.timeline.recorded import Counters
+from stretto.timeline.suspect import Fit
+from stretto.timeline.value import Ints
+from stretto.units import show_bytes, show_seconds
+
+MORE = "leave it more memory: smaller micro-batches, recomputation, fewer neighbours"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Teller:
+    """Who tells what was found in a step.
+
+    Attributes:
+        seen: What was observed.
+        hosts: Of each rank its machine.
+        counters: What ranks counted; empty if nobody did.
+        step_s: The measured step.
+    """
+
+    seen: Evidence
+    hosts: tuple[str, ...]
+    counters: tuple[Counters, ...]
+    step_s: float
+
+    def cost(self, extra_s: float) -> str:
+        """Give what something costs."""
+        step = f"a step of {show_seconds(self.step_s)}"
+        if extra_s < 0:
+            return f"it saves {show_seconds(-extra_s)} in {step}"
+        return f"it costs {show_seconds(extra_s)} of {step}"
+
+    def fit(self, fit: Fit, *, extra_s: float, held_bytes: int = 0, passed: str = "") -> str:
+        """Give what a suspect did.
+
+        Args:
+            fit: The suspect.
+            extra_s: What it costs.
+            held_bytes: How much the rank held when it was slow, if that mattered.
+            passed: Blocks that all messages pass for which it may be.
+        """
+        what, times, cost = fit.suspect, f"{fit.factor:.3g}×", self.cost(extra_s)
+        match what.cause:
+            case Cause.SLOW_RANK:
+                than = f"computes {times} slower than {self._peers(fit)}"
+                if len(what.ranks) > 1:
+                    return (
+                        f"{what.where} with its {len(what.ranks)} ranks {than}; {cost}; "
+                        "check its power and cooling, and what else runs there"
+                    )
+                return (
+                    f"{self._rank(what.ranks[0])} {than}; {cost}; "
+                    "check its clocks and temperature, and what else runs there"
+                )
+            case Cause.MEMORY_PRESSURE:
+                held = f" while more than {show_bytes(held_bytes)} are held" if held_bytes else ""
+                return (
+                    f"{self._of(what.ranks)} computes {times} slower{held} than "
+                    f"{self._peers(fit)}, and counted {self._faults(what.ranks)}; {cost}; "
+                    f"{MORE}"
+                )
+            case Cause.SLOW_LINK if what.against == "prediction":
+                return (
+                    f"messages between {what.where.replace('–', ' and ')} take {times} as long as "
+                    f"predicted, all ranks being there, and no others take such a link; {cost}; "
+                    f"measure it (`stretto probe`): it is slow, or {passed} is too high"
+                )
+            case Cause.SLOW_LINK:
+                unsure = what.where.startswith("one of ")
+                which = "measure each: the same messages take them" if unsure else (
+                    "check its cables, ports and switch"
+                )  # fmt: skip
+                over = what.where.replace("–", " and ")
+                over = f"between {over}" if "–" in what.where else f"over the link of {over}"
+                return (
+                    f"messages {over} take {times} longer than others of their kind, all ranks "
+                    f"being there; {cost}; {which}"
+                )
+            case Cause.WRONG_CONSTANT:
+                worse = "too good" if fit.factor > 1 else "too bad"
+                instead = f"; or a link of {passed}, which they all pass, is slow" if passed else ""
+                return (
+                    f"what depends on {what.where} takes {times} as long as predicted, on all "
+                    f"ranks alike; {cost}; the number of the cluster's file is {worse}: "
+                    f"`stretto calibrate` fits it{instead}"
+                )
+            case Cause.UNEXPLAINED | Cause.DATA_WAIT | Cause.HOST:
+                return self.kinds([fit], extra_s=extra_s)
+
+    def kinds(self, fits: Sequence[Fit], *, extra_s: float) -> str:
+        """Give which kinds of work take what no constant says."""
+        told = [f"{fit.suspect.where} {fit.factor:.3g}×" for fit in fits[:3]]
+        more = f" and {len(fits) - 3} more" if len(fits) > 3 else ""
+        return (
+            f"on all ranks alike {', '.join(told)}{more} as long as predicted, and no number of "
+            f"the cluster's file says why; {self.cost(extra_s)}"
+        )
+
+    def wait(self, cause: Cause, ranks: Sequence[int], *, longest_s: float, extra_s: float) -> str:
+        """Give what ranks waited for by themselves."""
+        who, cost = self._of(ranks), self.cost(extra_s)
+        if cause is Cause.DATA_WAIT:
+            return (
+                f"{who} waits up to {show_seconds(longest_s)} for micro-batches; {cost}; "
+                "read from a faster disk, or prepare the tokens beforehand"
+            )
+        between = max((c.host_s for c in self.counters if c.rank in ranks), default=0.0)
+        told = f", {show_seconds(between)} of it between two steps" if between else ""
+        return (
+            f"the device of {who} waits up to {show_seconds(longest_s)} for its host{told}; "
+            f"{cost}; save, evaluate and tell less often, or use larger blocks"
+        )
+
+    def now_and_then(
+        self,
+        cause: Cause,
+        ranks: Sequence[int],
+        *,
+        count: int,
+        of: int,
+        times: float,
+        extra_s: float,
+    ) -> str:
+        """Give what computes cost that take longer now and then.
+
+        Args:
+            cause: Why they do.
+            ranks: Whose; empty for all.
+            count: How many do.
+            of: Of how many.
+            times: How much longer they take.
+            extra_s: What it costs.
+        """
+        took = f"{count} of {of} computes of {self._of(ranks)} take {times:.3g}× as long as others"
+        if cause is Cause.MEMORY_PRESSURE:
+            return f"{took}, and it counted {self._faults(ranks)}; {self.cost(extra_s)}; {MORE}"
+        return (
+            f"{took} like them: something interrupts them; {self.cost(extra_s)}; "
+            "see what else runs there"
+        )
+
+    def rest(
+        self, what: str, rank: int, *, predicted_s: float, measured_s: float, extra_s: float
+    ) -> str:
+        """Give what is not explained, and the instruction with most of it.
+
+        Args:
+            what: The instruction.
+            rank: Whose.
+            predicted_s: What it was to take.
+            measured_s: What it took.
+            extra_s: All that is not explained.
+        """
+        return (
+            f"{show_seconds(extra_s)} of a step of {show_seconds(self.step_s)} is not explained by "
+            f"anything else; the largest part is of {self._rank(rank)}: {what} takes "
+            f"{show_seconds(measured_s)} instead of {show_seconds(predicted_s)}; single times vary "
+            f"by {self.seen.noise:.0%} by chance"
+        )
+
+    def _rank(self, rank: int) -> str:
+        return f"rank {rank} on {self.hosts[rank]}"
+
+    def _of(self, ranks: Sequence[int]) -> str:
+        if len(ranks) == 1:
+            return self._rank(ranks[0])
+        everyone = len(ranks) == len(self.hosts) or not ranks
+        return "every rank" if everyone else f"each of {len(ranks)} ranks"
+
+    def _peers(self, fit: Fit) -> str:
+        """Give with whom a suspect was compared."""
+        seen = self.seen
+        kinds = np.unique(seen.kind[fit.suspect.at])
+        alike: Ints = np.unique(seen.place[np.isin(seen.kind, kinds) & seen.device])
+        others = {seen.places[p][0] for p in alike.tolist()} - set(fit.suspect.ranks)
+        if not others:
+            return "otherwise"
+        if len(others) == 1:
+            return f"rank {min(others)}, which does the same work"
+        return f"the {len(others)} ranks that do the same work"
+
+    def _faults(self, ranks: Sequence[int]) -> str:
+        mine = [c for c in self.counters if c.rank in ranks]
+        rest = sorted(c.major_faults for c in self.counters if c.rank not in ranks)
+        usual = f" (others {rest[(len(rest) - 1) // 2]})" if rest else ""
+        faults = max((c.major_faults for c in mine), default=0)
+        retries = max((c.alloc_retries for c in mine), default=0)
+        return f"{faults} major page faults{usual} and {retries} retries of its allocator"
