@@ -11,7 +11,7 @@ from stretto.cluster import accelerator, names
 from stretto.cluster.names import preset
 from stretto.cost import Stack
 from stretto.cost.stacks import inherited, machine_constants
-from stretto.cost.stacks import table as constants
+from stretto.cost.stacks import published as constants
 from stretto.fidelity.hardware import cluster_of
 from stretto.fidelity.predict import Prediction
 

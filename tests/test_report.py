@@ -183,7 +183,7 @@ def test_no_file_has_no_records(tmp_path: Path) -> None:
 def test_tensorboard_gets_every_scalar_of_every_step(tmp_path: Path) -> None:
     with Board(tmp_path) as board:
         for record in records(1, 2):
-            board(replace(record, valid_loss=3.0))
+            board(replace(record, valid_loss=3.0, predicted_s=0.4))
     (file,) = tmp_path.glob("events.out.tfevents.*")
     payload = b"".join(frames(file.read_bytes()))
     for tag in SCALARS.values():

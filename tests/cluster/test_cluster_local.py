@@ -35,3 +35,18 @@ def test_this_machine_has_its_own_name_and_says_that_its_rates_are_a_guess() -> 
 def test_ranks_on_more_machines_like_this_one_are_joined_by_a_network() -> None:
     assert [level.name for level in local(devices=2).levels] == ["node"]
     assert local(devices=2).at(3).devices == 3
+
+
+def test_a_rank_of_few_has_more_of_the_cores() -> None:
+    one, two = local(devices=1, threads=8).device, local(devices=1, threads=1).device
+    assert (one.units, two.units) == (8, 1)
+    assert dict(one.flops_per_s)["float32"] == 8 * dict(two.flops_per_s)["float32"]
+    assert one.memory_bytes_per_s == 8 * two.memory_bytes_per_s
+    assert one.power_w.compute_bound == 8 * two.power_w.compute_bound
+    cores = len(os.sched_getaffinity(0))
+    assert local(devices=1).device.units == cores
+    assert local(devices=2 * cores).device.units == 1
+
+
+def test_a_core_is_its_own_host() -> None:
+    assert local().device.host

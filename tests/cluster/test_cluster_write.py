@@ -32,6 +32,7 @@ def test_any_constants_come_back(size: float, time: float, share: float, words: 
     device = replace(
         cluster.device, memory_bytes=size, launch_s=time, efficiency=(("float32", share),),
         flops_per_s=(("float32", size),), source=words, sources=(("units", words),),
+        host=size > 1e6,
     )  # fmt: skip
     levels = tuple(
         replace(v, bytes_per_s=size, latency_s=time, efficiency=share, source=words)
@@ -39,7 +40,7 @@ def test_any_constants_come_back(size: float, time: float, share: float, words: 
     )
     parts = (replace(cluster.parts[0], device=device),)
     links = ((0.0, size), (time, 1e9))
-    changed = Cluster(words, parts, levels, links)
+    changed = Cluster(words, parts, levels, links, (("attention", share), ("step_s", time)))
     assert again(changed) == changed
 
 

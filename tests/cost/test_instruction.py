@@ -172,6 +172,48 @@ def test_the_host_starts_a_layers_kernels_and_more_of_them_backward() -> None:
         assert seconds == pytest.approx(20 * 1e-3 * factor, rel=1e-12)
 
 
+def test_a_device_that_is_its_own_host_does_its_work_and_starts_it_one_after_the_other() -> None:
+    """A layer has 20 kernels forward, and 1.6 times as many backward; the loss half of that."""
+    program, slow = lower(model(), plan()), {"launch_s": np.asarray(1e-3)}
+    beside = Prices(program, replace(machine(1), **slow), software(kernels=20))
+    itself = Prices(
+        program, replace(machine(1), **slow, host=np.asarray(1.0)), software(kernels=20)
+    )
+    started = {"attention": 10, "feed_forward": 10, "head": 10, "embedding": 0}
+    for phase, factor in ((Phase.FORWARD, 1.0), (Phase.BACKWARD, 1.6)):
+        for kind, kernels in started.items():
+            (compute,) = computes(program, BlockKind(kind), phase)
+            more = itself.compute_s(compute) - beside.compute_s(compute)
+            assert more == pytest.approx(kernels * factor * 1e-3, abs=1e-12), kind
+            assert itself.host_s(compute) == 0
+            assert beside.host_s(compute) == pytest.approx(kernels * factor * 1e-3)
+
+
+def test_a_host_that_updates_starts_kernels_for_every_weight() -> None:
+    program = lower(model(), plan())
+    update = found(program, Update)
+    slow = {"launch_s": np.asarray(1e-3)}
+    beside, itself = (
+        Prices(program, replace(machine(1), **slow, host=np.asarray(h)), software(kernels=20))
+        for h in (0.0, 1.0)
+    )
+    (stage,) = program.stages
+    more = itself.update_s(update, stage) - beside.update_s(update, stage)
+    assert more == pytest.approx(0.1 * 20 * len(update.weights) * 1e-3)
+
+
+def test_products_in_float64_have_its_rate() -> None:
+    single = plan()
+    double = replace(single, numerics=Numerics("float64"))
+    times = [
+        Prices(lower(model(), p), machine(1), software(pointwise=0)).compute_s(
+            computes(lower(model(), p), BlockKind.FEED_FORWARD, Phase.FORWARD)[0]
+        )
+        for p in (single, double)
+    ]
+    assert times[1] == pytest.approx(2 * times[0])  # of which this device says nothing
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     st.sampled_from(("llama-3-8b", "qwen3-8b", "gpt2-large", "mistral-7b")),

@@ -171,3 +171,16 @@ def test_a_host_that_starts_kernels_slowly_is_waited_for() -> None:
     work = layer(slow, experts=n(0)).forward
     assert work.seconds == pytest.approx(20)
     assert work.launch_s == pytest.approx(20, rel=1e-3)
+
+
+def test_a_device_that_is_its_own_host_starts_kernels_while_it_does_nothing_else() -> None:
+    """20 kernels of 1 s each, besides other work, which hides a part of them elsewhere."""
+    p = priced(preset("tiny"), Plan.of(batch=Batch(1, 1, 1)))
+    took = []
+    for host in (0, 1):
+        machine = replace(p.machine, launch_s=n(1), host=n(host))
+        slow = replace(p, machine=machine, stack=replace(p.stack, kernels=n(20)))
+        work = layer(slow, experts=n(0)).forward
+        took.append(float(work.launch_s))
+        others = float(work.matrix_s + work.attention_s + work.pointwise_s)
+    assert took == pytest.approx([20 - others, 20])

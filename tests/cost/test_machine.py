@@ -67,6 +67,10 @@ def test_an_uneven_cluster_is_as_fast_as_its_slowest_device_and_as_large_as_its_
     assert machine.memory_bytes == accelerator("a100-40gb").memory_bytes
 
 
+def test_only_a_core_is_its_own_host() -> None:
+    assert [float(Machine.of(find(f"{name}x2")).host) for name in ("cpu", "h100")] == [1, 0]
+
+
 def test_a_device_of_one_precision_has_its_rate_in_all() -> None:
     device = Device(
         "odd", 1e9, 1e9, (("float64", 1e12),), 1, (8, 8, 8), (("float64", 0.5),),
@@ -75,5 +79,6 @@ def test_a_device_of_one_precision_has_its_rate_in_all() -> None:
     machine = Machine.of(Cluster("odd", (Part(device, 1),)))
     assert [machine.peak(n(i)) for i in range(4)] == [1e12] * 4
     assert [machine.matrix(n(i)) for i in range(4)] == [0.5e12] * 4
+    assert machine.double_flops_per_s == 0.5e12
     assert machine.price_per_s == 1
     assert machine.idle_w == 1

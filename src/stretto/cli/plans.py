@@ -113,7 +113,7 @@ def _batched(plan: Plan, model: Model | None) -> Plan:
 
 def devices() -> int:
     """Give how many ranks this machine has devices for: its GPUs, else its cores."""
-    return _gpus() or local().devices
+    return gpus() or local().devices
 
 
 def cluster_of(ranks: int, *, here: int) -> Cluster:
@@ -122,7 +122,7 @@ def cluster_of(ranks: int, *, here: int) -> Cluster:
     return replace(local(devices=ranks), parts=(Part(local(devices=here).device, ranks),))
 
 
-def _gpus() -> int:
+def gpus() -> int:
     """Give how many NVIDIA devices PyTorch would see, without importing it."""
     if importlib.metadata.version("torch").endswith("+cpu"):
         return 0

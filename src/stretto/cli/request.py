@@ -13,12 +13,14 @@ from typing import Any
 
 from stretto.checkpoint.commit import find, open_checkpoint
 from stretto.checkpoint.manifest import check
+from stretto.cli.foretold import cluster_for
 from stretto.cli.keys import Keys, Settings
 from stretto.cli.models import model_of, recipe_for
 from stretto.cli.plans import Wish, cluster_of, plan_of, read_plan
 from stretto.cli.rundir import RunDirectory, Start, new_name
 from stretto.cli.say import attempt
 from stretto.cli.texts import text_problems, tokenizer_problems
+from stretto.cluster import Cluster
 from stretto.data.corpus import shipped
 from stretto.errors import InputError, ModelError, Problem
 from stretto.model import Model
@@ -42,6 +44,7 @@ class Asked:
         run: The directory of the new run.
         tokenizer: A tokenizer.
         keys: ``key=value``.
+        cluster: Where the run is taken to run.
     """
 
     model: str | None
@@ -53,6 +56,7 @@ class Asked:
     run: Path | None
     tokenizer: Path | None
     keys: Keys
+    cluster: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,7 @@ class Request:
         resume: Whether it goes on from a checkpoint.
         world: This process among ranks that others start; None to start them here.
         nproc: Ranks in all.
+        cluster: Where it runs, as its steps are predicted; None where nobody can say.
     """
 
     start: Start
@@ -72,6 +77,7 @@ class Request:
     resume: bool
     world: World | None
     nproc: int
+    cluster: Cluster | None
 
 
 def request(asked: Asked, problems: list[Problem]) -> Request:
@@ -98,8 +104,12 @@ def request(asked: Asked, problems: list[Problem]) -> Request:
     ranks = world.size if world else asked.nproc or (plan.mesh.size if plan else 1)
     if model is not None:
         problems += model.unsupported
+    here = world.local_size if world else ranks
+    before_at = asked.resume and RunDirectory(asked.resume).cluster
+    cluster = attempt(
+        lambda: cluster_for(asked.cluster, ranks=ranks, here=here, before=before_at), problems
+    )
     if model is not None and plan is not None:
-        here = world.local_size if world else ranks
         problems += plan.obstacles(model, cluster_of(ranks, here=here))
     problems += text_problems(data, field=settings.field)
     problems += tokenizer_problems(tokenizer, model)
@@ -110,7 +120,8 @@ def request(asked: Asked, problems: list[Problem]) -> Request:
     if problems or model is None or plan is None:
         raise InputError(dict.fromkeys(problems))
     start = Start(model, plan, recipe, settings, data, tokenizer, weights)
-    return Request(start, _directory(asked, model), bool(asked.resume), world, ranks)
+    run = _directory(asked, model)
+    return Request(start, run, bool(asked.resume), world, ranks, cluster)
 
 
 def _before(asked: Asked, problems: list[Problem]) -> Start | None:

@@ -50,6 +50,7 @@ class Device:
         launch_s: Host time to launch one kernel.
         source: Where the constants are from, where `sources` does not say.
         sources: (constant, where it is from).
+        host: Whether it is its own host, as a core is: it starts what it runs, one after the other.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Device:
     launch_s: float
     source: str
     sources: tuple[tuple[str, str], ...] = ()
+    host: bool = False
 
     def __post_init__(self) -> None:
         """Refuse constants that no device has.

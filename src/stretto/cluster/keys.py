@@ -12,6 +12,7 @@ from stretto.cluster.table import (
     level_or_count,
     matrix,
     number,
+    numbers,
     quantity,
     table,
     tables,
@@ -37,6 +38,7 @@ FILE: Keys = {
     "level": Key("levels", tables, ()),
     "part": Key("parts", tables, ()),
     "links": Key("links", table, None),
+    "software": Key("software", numbers, {}),
 }
 
 DEVICE: Keys = {
@@ -46,6 +48,7 @@ DEVICE: Keys = {
     "units": Key("units", whole),
     "tile": Key("tile", tile, (128, 128, 64)),
     "launch": Key("launch_s", quantity("s"), 5e-6),
+    "host": Key("host", flag, False),
     "price_usd_per_hour": Key("price_per_hour", number),
     "peak": Key("flops_per_s", table),
     "efficiency": Key("efficiency", table, {}),

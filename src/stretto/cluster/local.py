@@ -1,4 +1,4 @@
-"""This machine as a cluster of its CPU cores."""
+"""This machine as a cluster: a device is what a rank has of its CPU cores."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import platform
 from dataclasses import replace
 from pathlib import Path
 
+from stretto.cluster.device import Device, Power
 from stretto.cluster.names import preset
 from stretto.cluster.toml import read
 from stretto.cluster.value import Cluster, Part
 
 
-def local(*, devices: int | None = None) -> Cluster:
+def local(*, devices: int | None = None, threads: int | None = None) -> Cluster:
     """Give this machine as a cluster of its CPU cores.
 
     Its rates are a usual core's, since nobody has measured them; its memory is this machine's.
@@ -20,13 +21,29 @@ def local(*, devices: int | None = None) -> Cluster:
     Args:
         devices: Ranks to run; None for one on each core that this process may use. Memory is
             shared evenly among them.
+        threads: Cores of a rank; None for an even share.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     count = devices or cores or 1
     file, tree = preset("cpu")
     usual = read(tree, where=file, devices=count)
-    device = replace(usual.device, name=_cpu_name(), memory_bytes=_memory_bytes() / count)
+    device = _threaded(usual.device, threads or max(1, (cores or 1) // count))
+    device = replace(device, name=_cpu_name(), memory_bytes=_memory_bytes() / count)
     return replace(usual, name=platform.node() or "localhost", parts=(Part(device, count),))
+
+
+def _threaded(core: Device, threads: int) -> Device:
+    """Give several cores as one device."""
+    power = core.power_w
+    watts = (power.idle, power.memory_bound, power.compute_bound)
+    return replace(
+        core,
+        units=core.units * threads,
+        flops_per_s=tuple((name, rate * threads) for name, rate in core.flops_per_s),
+        memory_bytes_per_s=core.memory_bytes_per_s * threads,
+        power_w=Power(*(threads * one for one in watts)),
+        price_per_hour=core.price_per_hour * threads,
+    )
 
 
 def _cpu_name() -> str:

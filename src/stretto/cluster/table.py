@@ -143,6 +143,11 @@ def number(value: Any) -> float:
     return float(value)
 
 
+def numbers(value: Any) -> Mapping[str, float]:
+    """Give a table of numbers."""
+    return {name: number(one) for name, one in table(value).items()}
+
+
 def flag(value: Any) -> bool:
     """Give true or false."""
     if not isinstance(value, bool):

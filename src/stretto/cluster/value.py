@@ -47,12 +47,15 @@ class Cluster:
             what each level can promise in all of them.
         links: Measured bytes per second from one device of node i (row) to one of node j (column),
             in one direction; empty where nobody measured. Without a node level a device is a node.
+        software: (constant, value) of our own runtime as it was measured here; what is left out is
+            as everywhere.
     """
 
     name: str
     parts: tuple[Part, ...]
     levels: tuple[Level, ...] = ()
     links: tuple[tuple[float, ...], ...] = ()
+    software: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a cluster that cannot be.
@@ -112,7 +115,7 @@ class Cluster:
             joining = self.levels[len(common([part.levels for part in self.parts])) :]
             inner = common([part.levels for part in parts])
             levels = (*inner, *resized(joining, devices))
-        cluster = Cluster(self.name, parts, levels)
+        cluster = Cluster(self.name, parts, levels, software=self.software)
         nodes = cluster.nodes
         links = tuple(row[:nodes] for row in self.links[:nodes]) if nodes <= self.nodes else ()
         return replace(cluster, links=links)
@@ -126,7 +129,8 @@ class Cluster:
         part = self.parts[index]
         if len(self.parts) == 1:
             return self
-        return Cluster(f"{self.name}[{index}]", (replace(part, levels=()),), part.levels)
+        name, own = f"{self.name}[{index}]", replace(part, levels=())
+        return Cluster(name, (own,), part.levels, software=self.software)
 
 
 def _filled(parts: Sequence[Part], devices: int) -> Iterator[Part]:
@@ -163,3 +167,6 @@ def _cluster_problems(cluster: Cluster) -> Iterator[Problem]:
         )
     if not all(math.isfinite(value) and value >= 0 for row in cluster.links for value in row):
         yield Problem("links", "holds a value below 0", "write bytes per second")
+    for name, value in cluster.software:
+        if not (math.isfinite(value) and value >= 0):
+            yield Problem(f"software.{name}", f"is {value:g}, below 0", "write 0 or more")

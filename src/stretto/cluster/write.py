@@ -39,6 +39,9 @@ def dumps(cluster: Cluster) -> str:
         inner = common([part.levels for part in cluster.parts])
         lines += _levels(cluster.levels[len(inner) :], inner)
     lines += _links(cluster.links)
+    if cluster.software:
+        lines += ["", "[software]  # our own runtime, as measured here"]
+        lines += [_line(name, value) for name, value in cluster.software]
     return "\n".join(lines) + "\n"
 
 
@@ -60,6 +63,8 @@ def _device(device: Device, within: str) -> Iterator[str]:
     yield _line("units", device.units)
     yield _line("tile", list(device.tile))
     yield _line("launch", spelt(device.launch_s, "s"))
+    if device.host:
+        yield _line("host", True)
     yield _line("price_usd_per_hour", device.price_per_hour)
     if device.source:
         yield _line("source", device.source)

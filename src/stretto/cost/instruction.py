@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -38,6 +38,9 @@ from stretto.program.traffic import traffic
 
 BALLOT_BYTES = 32
 """Of a vote: four numbers in float64."""
+
+ENDS_KERNELS, WEIGHT_KERNELS = 0.5, 0.1
+"""Kernels of the loss, and of a weight's update where a host does it, over those of a layer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,11 +166,14 @@ class Prices:
         return self._taken(compute)[0]
 
     def host_s(self, compute: Compute) -> float:
-        """Give the seconds that the host needs to start the kernels of a compute."""
+        """Give the seconds that a host beside the device needs to start a compute's kernels."""
         return self._taken(compute)[1]
 
     def _taken(self, compute: Compute) -> tuple[float, float]:
-        """Give the seconds of device and host; blocks of a kind that attend alike take the same."""
+        """Give the seconds of device and host; blocks of a kind that attend alike take the same.
+
+        A device that is its own host takes both.
+        """
         block, backward = self.program.chain[compute.block], _is_backward(compute)
         positions = self.program.plan.batch.seq
         attended = self.program.model.attends_to(block.layer, positions=positions)
@@ -176,7 +182,8 @@ class Prices:
             burdens = list(self._burdens(compute))
             one = self._backward_s if backward else self._forward_s
             kernels = sum(b.kernels for b in burdens) * (BACKWARD_KERNELS if backward else 1.0)
-            self._known[key] = sum(map(one, burdens)), kernels * float(self.machine.launch_s)
+            started, own = kernels * float(self.machine.launch_s), float(self.machine.host)
+            self._known[key] = sum(map(one, burdens)) + own * started, (1 - own) * started
         return self._known[key]
 
     @cached_property
@@ -188,7 +195,9 @@ class Prices:
         placement = self.program.placement
         states = (stage.buffers[w.state[1]] for w in update.weights)
         elements = sum(math.prod(spec.local_shape(placement)) for spec in states)
-        return float(memory_s(self.stack.optimizer_bytes * elements, self.machine))
+        kernels = WEIGHT_KERNELS * float(self.stack.kernels) * len(update.weights)
+        started = float(self.machine.host) * kernels * float(self.machine.launch_s)
+        return float(memory_s(self.stack.optimizer_bytes * elements, self.machine)) + started
 
     def _forward_s(self, burden: Burden) -> float:
         moved = self.stack.pointwise * burden.moved_bytes
@@ -211,7 +220,7 @@ class Prices:
             _number(rows),
             _number(columns),
             depth=_number(depth),
-            machine=self.machine,
+            machine=self._device,
             precision=self._precision,
         )
         return float(seconds / self.stack.matrix)
@@ -219,6 +228,15 @@ class Prices:
     @cached_property
     def _precision(self) -> Number:
         return _number(self.program.plan.numerics.dtype == "bfloat16")
+
+    @cached_property
+    def _device(self) -> Machine:
+        """The machine; one that multiplies in float64 where that is asked for."""
+        if self.program.plan.numerics.dtype != "float64":
+            return self.machine
+        _, *others = self.machine.matrix_flops_per_s
+        rates = (self.machine.double_flops_per_s, *others)
+        return replace(self.machine, matrix_flops_per_s=rates)
 
     def _burdens(self, compute: Compute) -> Iterator[Burden]:
         """Give what the segments of a compute do.
@@ -266,7 +284,8 @@ class Prices:
             case "logits":
                 return Burden(tuple(self._products(segment.parameters, tokens)))
             case "sums":
-                return Burden(logits=self._local("batch", "time", "vocab"))
+                kernels = ENDS_KERNELS * float(self.stack.kernels)
+                return Burden(logits=self._local("batch", "time", "vocab"), kernels=kernels)
             case "loss":  # three numbers for each position
                 master = DTYPE_BYTES[self.program.plan.numerics.master]
                 return Burden(moved_bytes=3 * master * tokens)
@@ -294,7 +313,7 @@ class Prices:
     def _scores_s(self, layer: int, tokens: float, heads: float) -> float:
         """Give the seconds of attention's scores in a layer, forward."""
         model, stack, seq = self.program.model, self.stack, self.program.plan.batch.seq
-        width, rate = 2 * model.head_dim, self.machine.matrix(self._precision) * stack.attention
+        width, rate = 2 * model.head_dim, self._device.matrix(self._precision) * stack.attention
         if stack.fused_attention > 0:
             seconds = attention_s(
                 _number(tokens),

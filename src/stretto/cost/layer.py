@@ -173,7 +173,8 @@ def _pass(
     kernels: Number,
 ) -> Work:
     """Give a pass of a layer in one direction, with its moves."""
-    launch = relu(kernels * p.machine.launch_s - (products + scores + pointwise))
+    beside = (products + scores + pointwise) * (1.0 - p.machine.host)
+    launch = relu(kernels * p.machine.launch_s - beside)
     return Work(
         products,
         scores,

@@ -40,6 +40,7 @@ class Machine:
 
     Attributes:
         matrix_flops_per_s: What a very large matrix product reaches, by `PRECISIONS`.
+        double_flops_per_s: The same in float64.
         peak_flops_per_s: The data sheet's rate, by `PRECISIONS`.
         memory_bytes: That a rank may fill.
         memory_bytes_per_s: That large copies reach.
@@ -48,6 +49,7 @@ class Machine:
         tile_n: Columns.
         ramp: Depth of a product, in 16-bit elements, that its start and end cost.
         launch_s: Host time to start a kernel.
+        host: 1 where the device is its own host, and so works or starts kernels, never both.
         links: Levels, innermost first; the last joins all.
         idle_w: Power of an idle device.
         memory_w: While it is bound by memory or waits for a link.
@@ -56,6 +58,7 @@ class Machine:
     """
 
     matrix_flops_per_s: tuple[Number, ...]
+    double_flops_per_s: Number
     peak_flops_per_s: tuple[Number, ...]
     memory_bytes: Number
     memory_bytes_per_s: Number
@@ -64,6 +67,7 @@ class Machine:
     tile_n: Number
     ramp: Number
     launch_s: Number
+    host: Number
     links: tuple[Link, ...]
     idle_w: Number
     memory_w: Number
@@ -105,6 +109,7 @@ class Machine:
             **{
                 name: np.asarray(value, dtype=np.float64)
                 for name, value in {
+                    "double_flops_per_s": sustained.get("float64", _rate(sustained, 0) / 2),
                     "memory_bytes": cluster.memory_bytes,
                     "memory_bytes_per_s": device.memory_bytes_per_s * constants["memory"],
                     "units": device.units,
@@ -112,6 +117,7 @@ class Machine:
                     "tile_n": device.tile[1],
                     "ramp": constants["ramp"] * np.sqrt(half / device.units / 1e12),
                     "launch_s": device.launch_s,
+                    "host": device.host,
                     "idle_w": device.power_w.idle,
                     "memory_w": device.power_w.memory_bound,
                     "compute_w": device.power_w.compute_bound,

@@ -1,15 +1,18 @@
-"""Software by name: constants of its generations, from stacks.toml."""
+"""Software by name: constants of its generations, from stacks.toml, and of our own runtime."""
 
 from __future__ import annotations
 
 import difflib
 import tomllib
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
+import numpy as np
+
+from stretto.cluster import Cluster
 from stretto.cost.numbers import record
 from stretto.cost.stack import Stack
 from stretto.errors import InputError, Problem
@@ -18,10 +21,25 @@ DEFAULT = "modern"
 """What a plan is priced for unless one says otherwise: fused kernels, flash attention, overlap."""
 
 
+OWN, OWN_ON_HOSTS = "stretto", "stretto-cpu"
+"""Our own runtime: on accelerators, and on devices that are their own hosts."""
+
+
 @cache
 def table() -> Mapping[str, Any]:
-    """Give the file: ``stack`` and ``kernel``, each name → constants."""
-    return tomllib.loads(files("stretto.cost").joinpath("stacks.toml").read_text("utf-8"))
+    """Give all that is known: ``stack`` and ``kernel``, each name → constants."""
+    fitted, own = published(), _file("runtime.toml")
+    return {**fitted, **{key: {**fitted[key], **own[key]} for key in own}}
+
+
+@cache
+def published() -> Mapping[str, Any]:
+    """Give what is fitted to published measurements."""
+    return _file("stacks.toml")
+
+
+def _file(name: str) -> dict[str, Any]:
+    return tomllib.loads(files("stretto.cost").joinpath(name).read_text("utf-8"))
 
 
 def machine_constants() -> Mapping[str, float]:
@@ -71,6 +89,24 @@ def stack(name: str = DEFAULT, *, kernel: str | None = None) -> Stack:
     constants = inherited(name)
     constants |= table()["kernel"][kernel or constants["kernel"]]
     return record(Stack, **{f.name: constants[f.name] for f in fields(Stack)})
+
+
+def own(cluster: Cluster) -> Stack:
+    """Give our own runtime, as it is on a cluster: what was measured there, else as everywhere.
+
+    Raises:
+        InputError: The cluster states constants that no software has.
+    """
+    base = stack(OWN_ON_HOSTS if cluster.device.host else OWN)
+    known = tuple(f.name for f in fields(Stack))
+    problems = [
+        _unknown(f"{cluster.name}: software", name, known)
+        for name, _ in cluster.software
+        if name not in known
+    ]
+    if problems:
+        raise InputError(problems)
+    return replace(base, **{n: np.asarray(v, dtype=np.float64) for n, v in cluster.software})
 
 
 def _unknown(field: str, word: str, known: tuple[str, ...]) -> Problem:

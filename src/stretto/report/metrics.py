@@ -28,6 +28,8 @@ SCALARS: Mapping[str, str] = MappingProxyType(
         "mfu": "speed/mfu",
         "data_wait": "speed/data_wait",
         "overhead": "speed/interpreter",
+        "step_s": "speed/step_s",
+        "predicted_s": "speed/predicted_s",
         "memory_bytes": "memory/bytes",
     }
 )

@@ -57,6 +57,10 @@ class Lines:
         if said:
             self._say("\n".join(said))
 
+    def leave(self, text: str) -> None:
+        """Leave a line behind."""
+        self._say(text)
+
 
 class LiveLine:
     """Keeps one line of a terminal up to date, and leaves lines behind for what is to stay."""
@@ -87,6 +91,10 @@ class LiveLine:
         text.append(f"  {tail}")
         stays = record.valid_loss is not None or record.step == record.steps
         self._print(text, room, end="\n" if stays else "\r")
+
+    def leave(self, text: str) -> None:
+        """Leave a line behind."""
+        self._print(Text(text, style="dim"), self._console.width - 1, end="\n")
 
     def _print(self, text: Text, room: int, *, end: str) -> None:
         """Print over the line as it is; a return leaves the cursor where the next begins."""

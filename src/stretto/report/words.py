@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from stretto.report.quantities import step
 from stretto.units import show_bytes, show_count, show_seconds
 
 if TYPE_CHECKING:
@@ -27,10 +28,18 @@ def cells(record: Record, valid_loss: float | None) -> tuple[str, ...]:
         *held_out,
         f"{show_count(round(record.tokens_per_s))} tok/s",
         f"ETA {show_seconds(record.eta_s)}" if record.step < record.steps else "done",
+        *_foretold(record),
         f"MFU {record.mfu:.0%}",
         f"memory {show_bytes(record.memory_bytes)}",
         f"data wait {record.data_wait:.1%}",
     )
+
+
+def _foretold(record: Record) -> tuple[str, ...]:
+    """Give how long the step took beside what was predicted, if anything was."""
+    if record.predicted_s is None:
+        return ()
+    return (f"{step(record.step_s)}, predicted {step(record.predicted_s)}",)
 
 
 def line(record: Record, valid_loss: float | None) -> str:
