@@ -37,8 +37,8 @@ def test_a_step_is_told_beside_the_closed_form_with_where_the_time_of_ranks_goes
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     page = asked(capsys, *HERE)
-    marks = ("gpt2 on H100-SXM", "a step: ", "in closed form", "tokens/s a device",
-             "rank 0 and 1 alike", "memory ", "critical path", "instructions played in")  # fmt: skip
+    marks = ("gpt2 on H100-SXM", "a step: ", "closed form", "tokens/s a device",
+             "rank 0 and 1 alike", "memory ", "critical path", "instructions played")  # fmt: skip
     places = [page.index(mark) for mark in marks]
     assert places == sorted(places)
     tree = as_json(capsys, *HERE)

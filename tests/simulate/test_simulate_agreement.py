@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.simulate.toy import cluster, model, modern, plan, software
+from tests.simulate.toy import model, modern, plan, silent, software
 
-from stretto.cluster import Cluster, find
+from stretto.cluster import find
 from stretto.cost import Machine, cost
 from stretto.cost.instruction import Prices
 from stretto.plan import Batch, Memory, Numerics, Pipeline, Plan
@@ -96,13 +96,6 @@ def test_so_does_that_of_any_dense_model_on_any_cluster(
 
 
 _PHASES = {Pass.FORWARD: Phase.FORWARD, Pass.BACKWARD: Phase.BACKWARD}
-
-
-def silent(devices: int) -> Cluster:
-    """Give a cluster on whose links everything arrives at once."""
-    here = cluster(devices, node=devices)
-    links = tuple(replace(v, bytes_per_s=1e30, latency_s=0.0) for v in here.levels)
-    return replace(here, levels=links)
 
 
 def seconds_of(program: Program, line: Timeline, action: Action) -> tuple[float, float]:

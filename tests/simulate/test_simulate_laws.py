@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.simulate.toy import cluster, modern, software
+from tests.simulate.toy import cluster, modern, silent, software
 
 from stretto.cost import Machine, Stack
 from stretto.cost.instruction import Prices, messages
@@ -179,8 +177,8 @@ def test_a_slow_rank_costs_at_most_its_factor_and_never_gains(
 ) -> None:
     program = lower(*draw(seed))
     size = program.placement.mesh.size
-    # Where nothing shares or contends, later ends never make for earlier ones.
-    stack, here = software(), replace(cluster(size, node=size))
+    # Where nothing shares links or contends, later ends never make for earlier ones.
+    stack, here = software(), silent(size)
     plain = simulate(program, here, stack=stack)
     slow = simulate(program, here, stack=stack, faults=[SlowRank(rank % size, factor)])
     assert plain.step_s * (1 - 1e-6) <= slow.step_s <= plain.step_s * factor * (1 + 1e-6)

@@ -31,6 +31,35 @@ def cluster(devices: int, *, node: int = 4) -> Cluster:
     return Cluster("toys", (Part(device, devices),), tuple(levels))
 
 
+def silent(devices: int) -> Cluster:
+    """Give a cluster on whose links everything arrives at once."""
+    here = cluster(devices, node=devices)
+    links = tuple(replace(v, bytes_per_s=1e30, latency_s=0.0) for v in here.levels)
+    return replace(here, levels=links)
+
+
+def fabric(
+    devices: int,
+    *,
+    node: int = 1,
+    leaf: int = 4,
+    oversubscription: float = 1.0,
+    rail: bool = False,
+    sharers: int = 1,
+) -> Cluster:
+    """Give a toy cluster with switches in two levels: 1 MB/s links into a leaf, and up from it."""
+    here = cluster(devices, node=node)
+    inner = "rail" if rail else "leaf"
+    nodes = (Level("node", node, 1e9, 0.0),) if node > 1 else ()
+    levels = (
+        *nodes,
+        Level(inner, leaf, NODE_BYTES_PER_S, 0.0, sharers=sharers, rail=rail),
+        Level("spine", devices, NODE_BYTES_PER_S, 0.0, sharers=sharers,
+              oversubscription=oversubscription),
+    )  # fmt: skip
+    return replace(here, levels=levels)
+
+
 def machine(devices: int, *, node: int = 4) -> Machine:
     """Give the same as numbers; products have no ramp, and memory 1 GB/s."""
     numbers = {"ramp": 0.0, "memory_bytes_per_s": 1e9}

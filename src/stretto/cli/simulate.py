@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from stretto.cli.arguments import Parser
 from stretto.cli.plans import in_words
 from stretto.cli.rundir import refusing
-from stretto.cli.simulate_request import Request, halts, request
+from stretto.cli.simulate_request import STEPS, Request, halts, request
 from stretto.cost import cost
 from stretto.cost.stacks import DEFAULT, names
 from stretto.errors import Problem
 from stretto.program.instruction import Program
 from stretto.program.lower import lower
-from stretto.report.quantities import change, step
+from stretto.report import simulate as simulated
 from stretto.report.step import step_lines
-from stretto.simulate import simulate
-from stretto.timeline import Timeline, usages
+from stretto.simulate import Fault
+from stretto.simulate.fold import Folded, Played, fold, played
+from stretto.simulate.jitter import Jitter, jittered
+from stretto.simulate.simulate import uncollected
 from stretto.timeline.chrome import chrome
 from stretto.timeline.memory import MemoryCurve, curve
 from stretto.units import show_count
@@ -42,6 +44,7 @@ examples:
   stretto simulate plan.toml llama-3-8b --cluster h100x64 --slow-rank 5x1.3
   stretto simulate plan.toml llama-3-8b --cluster h100x64 --slow-link spine:8-15x4 --crash 3@40%
   stretto simulate plan.toml llama-3-70b --cluster dgx-h100x512 --network hash:flows=4
+  stretto simulate plan.toml llama-3-8b --cluster h100x64 --jitter 0.05 --steps 50
   stretto simulate plan.toml llama-3-70b --cluster h100x64 --energy
 """
 
@@ -58,32 +61,21 @@ def run(arguments: Sequence[str]) -> int:
     options, keys, problems = _parser().read(arguments)
     problems += _out_problems(options.trace)
     asked = request(options, keys, problems)
-    _say("lowering the plan to a program")
-    program = lower(asked.model, asked.plan)
-    lengths = {
-        stop.rank: len(program.of(stop.rank).instructions)
-        for stop in asked.stops
-        if stop.rank < asked.plan.mesh.size
-    }
-    faults = (*asked.slow, *halts(asked.stops, lengths))
-    _say(f"playing a step on {show_count(asked.plan.mesh.size)} ranks")
-    began = time.perf_counter()
-    line = simulate(program, asked.cluster, stack=asked.stack, faults=faults, network=asked.network)
-    took_s = time.perf_counter() - began
-    held = [curve(line, program, player) for player in range(len(line.alike))]
+    told, faults = _told(asked)
+    program, line, held = told.folded.most.program, told.folded.line, told.memory
     if options.trace is not None:
         with refusing(options.trace), options.trace.open("w", encoding="utf-8") as file:
             file.writelines(chrome(line, program, name="predicted", memory=held))
     spent = _energy(asked, program, faults) if options.energy else None
     if options.json:
-        tree = _tree(asked, program, line, held)
+        tree = simulated.tree(told)
         if spent is not None:
             from stretto.report.energy import energy_json
 
             tree["energy"] = energy_json(spent)
         print(json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False))
         return 0
-    print("\n".join(_lines(asked, program, line, held)))
+    print("\n".join(_lines(asked, told)))
     if spent is not None:
         from rich.console import Console
 
@@ -91,10 +83,74 @@ def run(arguments: Sequence[str]) -> int:
 
         print()
         Console(highlight=False).print(energy_page(spent))
-    print(f"\n{len(line.start_s):,} instructions played in {step(took_s)}")
+    print(f"\n{simulated.speed(told)}")
     if options.trace is not None:
         print(f"the step for https://ui.perfetto.dev in {options.trace}")
     return 0
+
+
+def _told(asked: Request) -> tuple[simulated.Told, tuple[Fault, ...]]:
+    """Play what is asked for, and give what there is to tell of it, and the faults."""
+    faults, say = asked.slow, f"playing a step on {show_count(asked.plan.mesh.size)} ranks"
+    if asked.counts is not None:
+        fewer, more = asked.counts
+        _say(f"{say}, with {fewer} and {more} micro-batches")
+        step = fold(
+            asked.model, asked.plan, asked.cluster, stack=asked.stack, faults=faults,
+            network=asked.network, counts=asked.counts,
+        )  # fmt: skip
+    else:
+        _say("lowering the plan to a program")
+        with uncollected():
+            program = lower(asked.model, asked.plan)
+        at = {stop.rank: stop.rank % asked.plan.mesh.size for stop in asked.stops}
+        lengths = {rank: len(program.of(there).instructions) for rank, there in at.items()}
+        faults = (*faults, *halts(asked.stops, lengths))
+        _say(say)
+        whole = played(
+            program, asked.cluster, stack=asked.stack, faults=faults, network=asked.network
+        )
+        step = Folded(asked.plan.micro_batches, whole)
+    chance = _chance(asked, step, faults) if asked.chance else None
+    estimate = cost(asked.model, asked.plan, cluster=asked.cluster, stack=asked.stack)
+    halted = tuple(stop.rank for stop in asked.stops)
+    return simulated.Told(step, estimate, _Curves(step.most), chance, halted), faults
+
+
+class _Curves(Sequence[MemoryCurve]):
+    """What the ranks that were played hold over the step, each found when it is asked for."""
+
+    def __init__(self, step: Played) -> None:
+        self._step = step
+        self._one = cache(lambda player: curve(step.line, step.program, player))
+
+    def __len__(self) -> int:
+        return len(self._step.line.alike)
+
+    @overload
+    def __getitem__(self, player: int) -> MemoryCurve: ...
+
+    @overload
+    def __getitem__(self, player: slice) -> Sequence[MemoryCurve]: ...
+
+    def __getitem__(self, player: int | slice) -> MemoryCurve | Sequence[MemoryCurve]:
+        if isinstance(player, slice):
+            return [self[i] for i in range(*player.indices(len(self)))]
+        if not 0 <= player < len(self):
+            raise IndexError(player)
+        return self._one(player)
+
+
+def _chance(asked: Request, step: Folded, faults: Sequence[Fault]) -> Jitter:
+    """Play the step again and again, with tasks that take more or less time by chance."""
+    assert asked.chance is not None, "it is asked for"
+    sigma, steps, seed = asked.chance
+    _say(f"playing {steps} steps with chance, every rank by itself")
+    some = step.fewer or step.most
+    return jittered(
+        some.program, asked.cluster, stack=asked.stack, sigma=sigma, steps=steps, seed=seed,
+        faults=faults, network=asked.network,
+    )  # fmt: skip
 
 
 def _energy(asked: Request, program: Program, faults: Sequence[Any]) -> Any:
@@ -104,68 +160,23 @@ def _energy(asked: Request, program: Program, faults: Sequence[Any]) -> Any:
     return frontier(program, asked.cluster, stack=asked.stack, faults=faults)
 
 
-def _lines(
-    asked: Request, program: Program, line: Timeline, held: Sequence[MemoryCurve]
-) -> Iterator[str]:
-    plan, cluster = asked.plan, asked.cluster
-    yield f"{asked.model.name or 'the model'} on {cluster.name}, {asked.software} software"
+def _lines(asked: Request, told: simulated.Told) -> Iterator[str]:
+    plan, line = asked.plan, told.folded.line
+    yield f"{asked.model.name or 'the model'} on {asked.cluster.name}, {asked.software} software"
     yield in_words(plan)
     yield ""
     if line.finished:
-        yield from _head(asked, line)
+        yield from simulated.head(told)
         yield ""
-    yield from step_lines(line, program, memory=held)
-
-
-def _head(asked: Request, line: Timeline) -> Iterator[str]:
-    """Give what a step takes, beside the closed form."""
-    estimate = cost(asked.model, asked.plan, cluster=asked.cluster, stack=asked.stack)
-    closed = float(estimate.time.total_s)
-    tokens = asked.plan.batch.sequences * asked.plan.batch.seq
-    devices = asked.plan.mesh.size
-    mfu = float(estimate.mfu) * closed / line.expected_s
-    chance = f" and {line.straggle:.1%} lost to the slowest by chance" if line.straggle else ""
-    yield (
-        f"{step(line.expected_s)} a step: {step(line.step_s)} played{chance}; "
-        f"in closed form {step(closed)} ({change(closed / line.expected_s)})"
+    yield from step_lines(
+        line,
+        told.folded.most.program,
+        memory=told.memory,
+        folded=told.folded,
+        ranks=asked.ranks,
     )
-    yield (
-        f"{tokens / line.expected_s / devices:,.0f} tokens/s a device, "
-        f"{show_count(tokens / line.expected_s)} on all {devices:,}; MFU {mfu:.1%}"
-    )
-
-
-def _tree(
-    asked: Request, program: Program, line: Timeline, held: Sequence[MemoryCurve]
-) -> dict[str, Any]:
-    estimate = cost(asked.model, asked.plan, cluster=asked.cluster, stack=asked.stack)
-    found: dict[str, Any] = {
-        "finished": line.finished,
-        "step_s": line.expected_s if line.finished else None,
-        "played_s": line.step_s,
-        "straggle": line.straggle,
-        "estimate_s": float(estimate.time.total_s),
-        "waits": [
-            {"rank": w.rank, "instruction": w.instruction, "on": list(w.on)} for w in line.waits
-        ],
-        "ranks": [
-            {
-                "alike": list(line.alike[player]),
-                "peak_bytes": int(memory.total_bytes[memory.peak]),
-                "peak_s": float(memory.times_s[memory.peak]),
-                "held_bytes": {k: int(v[memory.peak]) for k, v in memory.held_bytes.items()},
-            }
-            for player, memory in enumerate(held)
-        ],
-    }
-    if line.finished:
-        for rank, usage in zip(found["ranks"], usages(line), strict=True):
-            rank |= {
-                "busy_s": usage.busy_s,
-                "exposed_s": dict(usage.exposed_s),
-                "bubble_s": usage.bubble_s,
-            }
-    return found
+    if not line.finished:
+        yield simulated.blame(line, told.halted)
 
 
 def _out_problems(out: Path | None) -> Iterator[Problem]:
@@ -202,7 +213,17 @@ def _parser() -> Parser:
         "--network", default="fair", metavar="N",
         help="between switches: fair, hash[:flows=K], spray, planned (default: fair)",
     )  # fmt: skip
+    add(
+        "--micro-batches", metavar="N",
+        help="play only N, or all (default: some where there are very many)",
+    )  # fmt: skip
+    add(
+        "--jitter", type=float, metavar="S",
+        help="tasks take by chance more or less, log-normal: 0.05 for 5 %%; every rank is played",
+    )  # fmt: skip
+    add("--steps", type=int, default=STEPS, metavar="N", help=f"with --jitter (default: {STEPS})")
     add("--seed", type=int, default=0, metavar="N", help="of chance")
+    add("--ranks", metavar="R", help="tell of these only: 0,3,8-15")
     add("--energy", action="store_true", help="also what slower clocks would save")
     add("--trace", type=Path, metavar="FILE", help="write the step for Perfetto")
     add("--json", action="store_true", help="print it as JSON")

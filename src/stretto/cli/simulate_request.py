@@ -22,7 +22,11 @@ from stretto.errors import InputError, Problem
 from stretto.model import Model
 from stretto.plan import Plan
 from stretto.simulate import Fault, Halt, Network, SlowLink, SlowRank
+from stretto.simulate.fold import foldings, least_played, steady
 from stretto.simulate.network import Balance
+
+STEPS = 20
+"""Of which chance is told where nobody says."""
 
 _SLOW_RANK = re.compile(r"(\d+)x([\d.]+)")
 _SLOW_LINK = re.compile(r"(\w+):([\d,-]+)x([\d.]+)")
@@ -58,6 +62,9 @@ class Request:
         slow: Ranks and links that are slow.
         stops: Ranks that stop.
         network: How transfers share what lies between switches.
+        counts: How many micro-batches to play, first fewer; None for all.
+        ranks: Whom to tell of; none for those who work most and least.
+        chance: (sigma, steps, seed) of tasks that take more or less time by chance; None for none.
     """
 
     model: Model
@@ -68,6 +75,9 @@ class Request:
     slow: tuple[Fault, ...]
     stops: tuple[Stop, ...]
     network: Network
+    counts: tuple[int, int] | None
+    ranks: tuple[int, ...]
+    chance: tuple[float, int, int] | None
 
 
 def request(options: argparse.Namespace, keys: Pairs, problems: list[Problem]) -> Request:
@@ -95,14 +105,60 @@ def request(options: argparse.Namespace, keys: Pairs, problems: list[Problem]) -
     run = home if home is not None and home.is_one else None
     cluster = attempt(lambda: _cluster(options.cluster, run, plan), problems)
     software = attempt(lambda: _software(options.stack, run, cluster), problems)
+    counts, ranks, chance = None, tuple[int, ...](), None
     if plan is not None and model is not None:
         problems += plan.obstacles(model)
         if cluster is not None:
             problems += plan.check(model, cluster)
+        counts = _counts(options.micro_batches, plan, model, tuple(stops), problems)
+        ranks = _shown(options.ranks, plan, problems)
+    if options.jitter is not None:
+        chance = options.jitter, options.steps, options.seed
+        if stops:
+            rule = "a step that halts has no length"
+            problems.append(Problem("--jitter", rule, "leave out --crash and --hang, or it"))
+    elif options.steps != STEPS:
+        problems.append(Problem("--steps", "are for --jitter", "write --jitter 0.05"))
     if problems or not (plan and model and cluster and software and network):
         raise InputError(dict.fromkeys(problems))
     named, constants = software
-    return Request(model, plan, cluster, constants, named, tuple(slow), tuple(stops), network)
+    return Request(
+        model, plan, cluster, constants, named, tuple(slow), tuple(stops), network, counts, ranks,
+        chance,
+    )  # fmt: skip
+
+
+def _counts(
+    text: str | None, plan: Plan, model: Model, stops: tuple[Stop, ...], problems: list[Problem]
+) -> tuple[int, int] | None:
+    """Give how many micro-batches to play, first fewer; None for all."""
+    if text is None:
+        return None if stops else foldings(plan, blocks=len(model.blocks))
+    if text == "all":
+        return None
+    least, apart = least_played(plan), steady(plan)
+    if not text.isdigit() or int(text) < least:
+        rule = f"is {text}: a pipeline of {plan.stages} is full and even only after some"
+        problems.append(Problem("--micro-batches", rule, f"use {least} or more, or all"))
+        return None
+    if stops:
+        rule = "of a step that halts all are played"
+        problems.append(Problem("--micro-batches", rule, "leave it out, or use a smaller batch"))
+    count = int(text)
+    return (count - apart, count) if count < plan.micro_batches else None
+
+
+def _shown(text: str | None, plan: Plan, problems: list[Problem]) -> tuple[int, ...]:
+    if text is None:
+        return ()
+    found, size = _ranks(text), plan.mesh.size
+    if not found:
+        problems.append(Problem("--ranks", f"is {text!r}", "write ranks, as 0,3,8-15"))
+    elif max(found) >= size:
+        rule = f"there is no rank {max(found)} of {size}"
+        problems.append(Problem("--ranks", rule, f"use 0 to {size - 1}"))
+        return ()
+    return found
 
 
 def halts(stops: tuple[Stop, ...], lengths: dict[int, int]) -> Iterator[Halt]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from stretto.program.instruction import Compute, Instruction, Program
 from stretto.program.render import label
 from stretto.report.quantities import counted, step
+from stretto.simulate.fold import Folded
 from stretto.timeline.memory import MemoryCurve
 from stretto.timeline.usage import Usage, usages
 from stretto.timeline.value import KINDS, Timeline
@@ -24,7 +25,12 @@ _WORDS = {"activation": "activations", "parameter": "parameters", "gradient": "g
 
 
 def step_lines(
-    timeline: Timeline, program: Program, *, memory: Sequence[MemoryCurve] | None = None
+    timeline: Timeline,
+    program: Program,
+    *,
+    memory: Sequence[MemoryCurve] | None = None,
+    folded: Folded | None = None,
+    ranks: Sequence[int] = (),
 ) -> Iterator[str]:
     """Give a step in words, a line at a time.
 
@@ -32,25 +38,28 @@ def step_lines(
         timeline: The step.
         program: What the ranks do.
         memory: Of each rank that is played what it holds over the step.
+        folded: The whole step, where some of its micro-batches are not in `timeline`.
+        ranks: Whom to tell of; none for those who work most and least.
     """
-    played, ranks = len(timeline.alike), sum(map(len, timeline.alike))
-    alike = f", {counted(played, 'kind')} of them" if played < ranks else ""
+    played, count = len(timeline.alike), sum(map(len, timeline.alike))
+    alike = f", {counted(played, 'kind')} of them" if played < count else ""
     if timeline.waits:
         yield f"the step does not end: nothing moves any more after {step(timeline.step_s)}"
         yield from _stuck(timeline, program)
         return
-    yield f"step {step(timeline.step_s)}, {counted(ranks, 'rank')}{alike}"
-    every = usages(timeline)
-    shown = _chosen(every)
+    whole_s = folded.step_s if folded else timeline.step_s
+    yield f"step {step(whole_s)}, {counted(count, 'rank')}{alike}"
+    every = folded.usages() if folded else usages(timeline)
+    shown = _asked(timeline, ranks) if ranks else _chosen(every)
     names = [_named(timeline.alike[player]) for player in shown]
     width = max(map(len, names))
     for player, name in zip(shown, names, strict=True):
         yield f"{name:{width}}  {_times(every[player])}"
         if memory is not None:
             yield f"{'':{width}}  {_memory(memory[player], program, timeline.alike[player][0])}"
-    if len(shown) < played:
+    if len(shown) < played and not ranks:
         yield f"… and {played - len(shown)} more, which work more than the least and less than most"
-    yield from _critical(timeline, program)
+    yield from _critical(timeline, program, folded)
 
 
 def _stuck(timeline: Timeline, program: Program) -> Iterator[str]:
@@ -69,6 +78,12 @@ def _chosen(every: Sequence[Usage]) -> list[int]:
         return [*range(len(every))]
     order = sorted(range(len(every)), key=lambda player: -every[player].busy_s)
     return sorted((*order[: MOST_RANKS // 2], *order[-(MOST_RANKS // 2) :]))
+
+
+def _asked(timeline: Timeline, ranks: Sequence[int]) -> list[int]:
+    """Give the players that stand for ranks."""
+    player_of = {rank: p for p, alike in enumerate(timeline.alike) for rank in alike}
+    return list(dict.fromkeys(player_of[rank] for rank in ranks))
 
 
 def _named(ranks: tuple[int, ...]) -> str:
@@ -105,31 +120,49 @@ def _memory(curve: MemoryCurve, program: Program, rank: int) -> str:
     return f"memory {show_bytes(most)} at most, {by}: {large}"
 
 
-def _critical(timeline: Timeline, program: Program) -> Iterator[str]:
-    """Give what the length of the step comes from, in groups, and its longest piece."""
-    path, done, parts = timeline.critical(), 0.0, dict[str, float]()
-    longest, piece = 0.0, -1
-    for row in path:
-        took = max(0.0, float(timeline.stop_s[row]) - done)
-        done = max(done, float(timeline.stop_s[row]))
+def makeup(timeline: Timeline, program: Program) -> dict[str, float]:
+    """Give what the length of a step comes from, in groups, in seconds."""
+    parts: dict[str, float] = {}
+    for row, took in _taken(timeline):
         name = _group(timeline, program, row)
         parts[name] = parts.get(name, 0.0) + took
-        if took > longest and timeline.instruction[row] >= 0:
-            longest, piece = took, row
-    whole = timeline.step_s or 1.0
+    return parts
+
+
+def _taken(timeline: Timeline) -> Iterator[tuple[int, float]]:
+    """Give each row of the critical path, and the seconds that it adds to the step."""
+    done = 0.0
+    for row in timeline.critical():
+        yield row, max(0.0, float(timeline.stop_s[row]) - done)
+        done = max(done, float(timeline.stop_s[row]))
+
+
+def _critical(timeline: Timeline, program: Program, folded: Folded | None) -> Iterator[str]:
+    """Give what the length of the step comes from, in groups, and its longest piece."""
+    taken, parts, whole = [*_taken(timeline)], makeup(timeline, program), timeline.step_s or 1.0
+    if folded is not None and folded.fewer is not None:
+        parts = folded.parts(parts, makeup(folded.fewer.line, folded.fewer.program))
+        whole = sum(parts.values())
+    path = [row for row, _ in taken]
+    listed = [(took, row) for row, took in taken if timeline.instruction[row] >= 0 and took > 0]
+    longest, piece = max(listed, key=lambda one: one[0], default=(0.0, -1))
     yield f"critical path  {_shares({name: s / whole for name, s in parts.items()})}"
-    ranks = [int(timeline.rank[row]) for row in path]
+    ranks = [_rank(timeline, row) for row in path]
     ends = [rank for i, rank in enumerate(ranks) if not i or rank != ranks[i - 1]]
     shown = " → ".join(map(str, ends[:MOST_ENDS])) + (" → …" if len(ends) > MOST_ENDS else "")
     yield f"               through rank {shown}"
     if piece >= 0:
-        stage = program.of(int(timeline.rank[piece]))
-        name = label(program, stage, _of(timeline, program, piece))
-        yield f"               longest: {name} on rank {timeline.rank[piece]}, {step(longest)}"
+        rank = _rank(timeline, piece)
+        name = label(program, program.of(rank), _of(timeline, program, piece))
+        yield f"               longest: {name} on rank {rank}, {step(longest)}"
 
 
 def _of(timeline: Timeline, program: Program, row: int) -> Instruction:
-    return program.of(int(timeline.rank[row])).instructions[int(timeline.instruction[row])]
+    return program.of(_rank(timeline, row)).instructions[int(timeline.instruction[row])]
+
+
+def _rank(timeline: Timeline, row: int) -> int:
+    return timeline.alike[int(timeline.player[row])][0]
 
 
 def _group(timeline: Timeline, program: Program, row: int) -> str:

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from stretto.cost.instruction import Message
-from stretto.program.instruction import Compute, Role, Update
+from stretto.simulate.price import End, Floats, Listed, Priced, Queue, Traffic
 from stretto.simulate.site import Site
 from stretto.simulate.symmetry import Ints, alike, grouped, shifted
-from stretto.simulate.task import DEVICE, Lane, Tasks, Work, after_vote, tasks
+from stretto.simulate.task import Lane, Tasks, tasks
+from stretto.timeline.rows import after_vote
 
-Floats = NDArray[np.float64]
-
-End = tuple[int, int, int]
-"""A player in a message, and which of its ports that takes: out of it, and into it."""
+__all__ = ["End", "Floats", "Graph", "Player", "Traffic", "graph"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +51,7 @@ class Graph:
         before: Of every edge the task that must be done first.
         after: Of every edge the task that waits.
         ports: The number of ports of a player.
+        traffic: What messages take of links between players, where those are played.
     """
 
     players: tuple[Player, ...]
@@ -66,6 +63,7 @@ class Graph:
     before: Ints
     after: Ints
     ports: int
+    traffic: Traffic | None = None
 
 
 def graph(site: Site) -> Graph:
@@ -74,72 +72,99 @@ def graph(site: Site) -> Graph:
 
 
 class _Joiner:
-    """A graph while it is being made."""
+    """A graph while it is being made: first everything is given its place, then its price."""
 
     def __init__(self, site: Site) -> None:
         self.site, self.mesh = site, site.program.placement.mesh
-        self.lists = [tasks(site.program, stage) for stage in site.program.stages]
-        axes = {lane.axes for one in self.lists for lane in one.lanes if lane.way == "group"}
-        self.kind = alike(self.mesh, sorted(axes), marks=self._marks(sorted(axes)))
+        self.lists = [Listed.of(tasks(site.program, stage)) for stage in site.program.stages]
+        lanes = [lane for one in self.lists for lane in one.tasks.lanes]
+        axes = sorted({lane.axes for lane in lanes if lane.way == "group"})
+        self.kind = alike(self.mesh, axes, marks=self._marks(axes))
         self.everyone = tuple(range(self.mesh.size))
-        self.count = 0
-        self.queues: dict[Hashable, Ints] = {}
+        self.queues: dict[Hashable, Queue] = {}
         self.edges: list[tuple[Ints, Ints]] = []
+        self.count = 0
 
     def _marks(self, axes: Sequence[tuple[str, ...]]) -> list[Hashable]:
         """Give what tells each rank from others: what it runs on, and how far its partners are."""
         ranks = np.arange(self.mesh.size)
-        far = [
-            self.site.levels(np.stack([ranks, shifted(self.mesh, by)], axis=1)) for by in (1, -1)
-        ]
+        pairs = [np.stack([ranks, shifted(self.mesh, by)], axis=1) for by in (1, -1)]
+        far = [self.site.ways(pair, ring=True) for pair in pairs]
         for names in axes:
             groups = grouped(self.mesh, names)
-            far.append(np.empty_like(ranks))
-            far[-1][groups] = self.site.levels(groups)[:, None]
-        columns = np.stack(far, axis=1).tolist()
+            far.append(np.empty_like(far[0]))
+            far[-1][groups] = self.site.ways(groups, ring=True)[:, None]
+        columns = np.concatenate(far, axis=1).tolist()
         return [(mark, *row) for mark, row in zip(self.site.marks, columns, strict=True)]
 
     def join(self) -> Graph:
         """Add a player for each kind of rank, then price what each does."""
         sizes = np.bincount(self.kind)
         kinds = np.split(np.argsort(self.kind, kind="stable"), np.cumsum(sizes)[:-1])
-        players = tuple(self._player(tuple(ranks.tolist())) for ranks in kinds)
+        players = self._in_order([self._player(tuple(ranks.tolist())) for ranks in kinds])
         before, after = (np.concatenate(side) for side in zip(*self.edges, strict=True))
-        priced = _Priced(self.site, self.count)
+        priced = Priced(self.site, self.count)
         for number, player in enumerate(players):
-            priced.add(number, player)
+            priced.add(
+                number,
+                player.ranks[0],
+                listed=self._listed(player.ranks[0]),
+                place=player.place,
+                lanes=list(zip(player.partners, self._queues(player), strict=True)),
+            )
+        ends: list[tuple[End, ...]] = [()] * self.count
+        for queue in self.queues.values():
+            for task in queue.place.tolist():
+                ends[task] = queue.ends
         return Graph(
             players,
             priced.device,
             priced.work_s,
             priced.floor_s,
             priced.hides,
-            priced.ends,
+            ends,
             before,
             after,
-            2 * len(self.site.links),
+            priced.ports,
+            priced.traffic(),
         )
+
+    def _in_order(self, players: Sequence[Player]) -> tuple[Player, ...]:
+        """Number tasks about as they come in time, so that the clock finds them side by side."""
+        share = np.zeros(self.count)
+        for player in players:
+            share[player.place] = np.arange(len(player.place)) / max(1, len(player.place))
+        new = np.empty(self.count, dtype=np.int64)
+        new[np.argsort(share, kind="stable")] = np.arange(self.count)
+        self.edges = [(new[before], new[after]) for before, after in self.edges]
+        for queue in self.queues.values():
+            queue.place = new[queue.place]
+        return tuple(replace(player, place=new[player.place]) for player in players)
+
+    def _listed(self, rank: int) -> Listed:
+        return self.lists[self.site.program.of(rank).stage]
+
+    def _queues(self, player: Player) -> list[Queue]:
+        lanes = zip(player.tasks.lanes, player.partners, strict=True)
+        return [self.queues[self._key(lane, partners)] for lane, partners in lanes]
 
     def _player(self, ranks: tuple[int, ...]) -> Player:
         """Give every task of a rank its place; a message that another has placed is the same."""
         rank = ranks[0]
-        listed = self.lists[self.site.program.of(rank).stage]
-        lanes = np.array(listed.lane, dtype=np.int64)
-        place = np.empty(len(lanes), dtype=np.int64)
-        place[lanes == DEVICE] = self._new(int((lanes == DEVICE).sum()))
-        partners = tuple(self._partners(rank, lane) for lane in listed.lanes)
-        for i, (lane, others) in enumerate(zip(listed.lanes, partners, strict=True)):
-            key, count = self._key(lane, others), int((lanes == i).sum())
+        listed = self._listed(rank)
+        place = np.empty(len(listed.work), dtype=np.int64)
+        place[listed.on_device] = self._new(len(listed.on_device))
+        partners = tuple(self._partners(rank, lane) for lane in listed.tasks.lanes)
+        for lane, others, mine in zip(listed.tasks.lanes, partners, listed.of_lane, strict=True):
+            key = self._key(lane, others)
             if key not in self.queues:
-                queue = self.queues[key] = self._new(count)
-                self.edges.append((queue[:-1], queue[1:]))
-            assert len(self.queues[key]) == count, "ranks differ in the messages that they share"
-            place[lanes == i] = self.queues[key]
+                self.queues[key] = Queue(self._new(len(mine)))
+            place[mine] = self.queues[key].place
         self.edges.append((place[listed.before], place[listed.after]))
         halt = self.site.halts.get(rank)
-        stop = len(place) if halt is None else _task_at(listed, halt.at)
+        stop = len(place) if halt is None else _task_at(listed.tasks, halt.at)
         crashes = halt is not None and halt.how == "crash"
-        return Player(ranks, listed, place, partners, stop, crashes)
+        return Player(ranks, listed.tasks, place, partners, stop, crashes)
 
     def _new(self, count: int) -> Ints:
         self.count += count
@@ -172,61 +197,3 @@ def _task_at(tasks: Tasks, instruction: int) -> int:
     first, count = after_vote(tasks.stage), len(tasks.stage.instructions)
     order = (np.array(tasks.instruction, dtype=np.int64) - first) % count
     return int(np.searchsorted(order, (instruction - first) % count))
-
-
-class _Priced:
-    """What the tasks of a graph take."""
-
-    def __init__(self, site: Site, count: int) -> None:
-        self.site = site
-        self.device = np.full(count, -1, dtype=np.int64)
-        self.work_s, self.floor_s, self.hides = (np.zeros(count) for _ in range(3))
-        self.ends: list[tuple[End, ...]] = [()] * count
-
-    def add(self, number: int, player: Player) -> None:
-        """Price what a player does."""
-        works = player.tasks.works
-        work, lane = (np.array(c, dtype=np.int64) for c in (player.tasks.work, player.tasks.lane))
-        mine = lane == DEVICE
-        place, rank, stage = player.place[mine], player.ranks[0], player.tasks.stage
-        taken, host = np.zeros(len(works)), np.zeros(len(works))
-        for i, what in enumerate(works):
-            if isinstance(what, Compute | Update):
-                taken[i] = self.site.work_s(what, stage, rank=rank)
-                host[i] = self.site.host_s(what, rank=rank)
-        self.device[place] = number
-        self.work_s[place] = taken[work[mine]]
-        self.floor_s[place] = np.cumsum(host[work[mine]])
-        for i in range(len(player.partners)):
-            mine = lane == i
-            for j in np.unique(work[mine]):
-                self._messages(number, player, i, works[j], player.place[mine & (work == j)])
-
-    def _messages(self, number: int, player: Player, lane: int, work: Work, place: Ints) -> None:
-        """Price messages of a player that are alike."""
-        partners = player.partners[lane]
-        level = int(self.site.levels(np.array([partners]))[0])
-        match player.tasks.lanes[lane].way:
-            case "to":
-                end = (number, 2 * level, 2 * level)
-            case "from":
-                end = (number, 2 * level + 1, 2 * level + 1)
-            case "group" | "all":
-                end = (number, 2 * level, 2 * level + 1)
-        for task in place.tolist():
-            self.ends[task] = (*self.ends[task], end)
-        if isinstance(work, Message):
-            seconds = self.site.message_s(work, partners)
-            self.work_s[place] = np.maximum(self.work_s[place], seconds)
-            self.hides[place] = self._hides(work)
-
-    def _hides(self, message: Message) -> float:
-        """Give the rate at which a message moves beside a compute."""
-        stack = self.site.stack
-        match message.role:
-            case Role.GRADIENT:
-                return min(1.0, float(stack.data_overlap))
-            case Role.WORKING | Role.PARAMETER:
-                return min(1.0, float(stack.gather_overlap))
-            case _:
-                return 1.0

@@ -3,7 +3,8 @@
 Devices and messages progress at paces that change whenever something begins or ends beside them:
 
 * Messages that take the same port of a rank, a level of links in one direction, share it evenly;
-  one in which several ranks take part is as slow as on the slowest.
+  one in which several ranks take part is as slow as on the slowest. Where links between ranks are
+  played, those decide instead (see `share`).
 * Beside a compute, a message moves at its share `hides` of that, and takes the share `contention`
   of its time from the compute. So a message of T seconds beside enough compute adds contention·T to
   the step, and no more than `hides` of a compute's time hides messages: the closed form's terms.
@@ -12,11 +13,14 @@ Devices and messages progress at paces that change whenever something begins or 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from heapq import heappop, heappush
 
 import numpy as np
 
-from stretto.simulate.graph import Floats, Graph
+from stretto.simulate.graph import Graph
+from stretto.simulate.share import Shares
+from stretto.timeline.value import Floats
 
 
 def play(graph: Graph, *, contention: float) -> tuple[Floats, Floats]:
@@ -43,15 +47,18 @@ class _Clock:
         since: When that was.
         pace: Its pace; -1 before it begins.
         running: What runs on the device of each player; -1 for nothing.
-        flights: The messages under way of each player.
+        flights: The messages under way of each player, and the ports that they take.
         load: How many of them take each of its ports.
-        speed: The pace of a compute beside them.
+        allowed: Of each message under way the pace that each player in it allows.
+        shares: How messages share links between players, where those are played.
+        shifted: Messages whose share of those has changed.
         events: Heap of when tasks are due; of those of a task only the last counts.
     """
 
     __slots__ = (
-        "after", "begun", "contention", "device", "done", "due", "ends", "events", "first",
-        "flights", "graph", "hides", "left", "load", "need", "pace", "running", "since", "speed",
+        "after", "allowed", "begun", "contention", "device", "done", "due", "ends", "events",
+        "first", "flights", "graph", "hides", "left", "load", "need", "pace", "running", "shares",
+        "shifted", "since",
     )  # fmt: skip
 
     def __init__(self, graph: Graph, contention: float) -> None:
@@ -63,15 +70,17 @@ class _Clock:
         self.begun, self.done = [math.inf] * count, [math.inf] * count
         self.due, self.since, self.pace = [math.inf] * count, [0.0] * count, [-1.0] * count
         self.left = graph.work_s.tolist()
-        self.running, self.speed = [-1] * players, [1.0] * players
-        self.flights: list[list[int]] = [[] for _ in range(players)]
+        self.running = [-1] * players
+        self.flights: list[dict[int, tuple[int, int]]] = [{} for _ in range(players)]
         self.load = [[0] * graph.ports for _ in range(players)]
+        self.allowed: dict[int, dict[int, float]] = {}
         self.events: list[tuple[float, int]] = []
+        self.shares, self.shifted = _shares(graph), list[int]()
 
     def run(self) -> None:
         """Play until nothing moves any more."""
         due, floor, done, events = self.due, self.graph.floor_s.tolist(), self.done, self.events
-        device, running, need = self.device, self.running, self.need
+        device, running, need, flights = self.device, self.running, self.need, self.flights
         after, first = self.after, self.first
         dying = _halted(self.graph, need)
         self.begin([task for task, n in enumerate(need) if n == 0], 0.0, [])
@@ -84,9 +93,10 @@ class _Clock:
                 heappush(events, (due[task], task))
                 continue
             due[task], done[task] = -1.0, t
-            if device[task] >= 0:
-                running[device[task]] = -1
-                touched = [device[task]]
+            player = device[task]
+            if player >= 0:
+                running[player] = -1
+                touched = [player] if flights[player] else []
             else:
                 touched = self.land(task)
             if dying and task in dying:
@@ -96,63 +106,116 @@ class _Clock:
                 need[other] -= 1
                 if not need[other]:
                     ready.append(other)
-            self.begin(ready, t, touched)
+            if ready or touched:
+                self.begin(ready, t, touched)
 
-    def begin(self, tasks: list[int], t: float, touched: list[int]) -> None:
+    def begin(self, tasks: Iterable[int], t: float, touched: list[int]) -> None:
         """Begin tasks; who is beside them, or was beside what has ended, goes on at a new pace.
 
         Args:
             tasks: What begins.
             t: Now.
-            touched: The players in what has ended.
+            touched: The players in what has ended that have anything under way.
         """
+        calm = []
         for task in tasks:
             self.begun[task] = self.since[task] = t
             player = self.device[task]
-            if player >= 0:
+            if player < 0:
+                beside = self.take_off(task)
+            else:
                 self.running[player] = task
-                if player not in touched:
-                    touched.append(player)
-                continue
-            for player, out, into in self.ends[task]:
-                self.flights[player].append(task)
-                load = self.load[player]
-                load[out] += 1
-                if into != out:
-                    load[into] += 1
-                if player not in touched:
-                    touched.append(player)
-        for player in touched:
-            self.go_on(player, t)
+                beside = [player] if self.flights[player] else []
+            if beside:
+                touched += beside
+            else:
+                calm.append(task)
+        if touched:
+            self.go_on(touched, t)
+        for task in calm:
+            if self.pace[task] < 0.0:  # nothing has begun beside it either
+                self.pace[task] = 1.0
+                self.due[task] = due = t + self.left[task]
+                heappush(self.events, (due, task))
 
-    def go_on(self, player: int, t: float) -> None:
-        """Set the paces of what a player has under way."""
-        task, flights = self.running[player], self.flights[player]
-        if task >= 0:
-            pace = self.speed[player] = self._speed(player) if flights else 1.0
-            if self.pace[task] != pace:
-                self._change(task, pace, t)
-        for message in flights:
-            pace = self._share(message)
-            if self.pace[message] != pace:
-                self._change(message, pace, t)
+    def go_on(self, players: Iterable[int], t: float) -> None:
+        """Set the paces of what players have under way."""
+        beside, self.shifted = dict.fromkeys(self.shifted), []
+        pace, contended = self.pace, self.contention > 0
+        for player in dict.fromkeys(players):
+            task, flights = self.running[player], self.flights[player]
+            speed = self._speed(player) if contended and task >= 0 and flights else 1.0
+            if task >= 0 and pace[task] != speed:
+                self._change(task, speed, t)
+            if flights:
+                self._allow(player, speed, beside)
+        for message in beside:
+            most = min(self.allowed[message].values())  # as on the slowest of those in it
+            if self.shares is not None:
+                most *= self.shares.pace[message]
+            if pace[message] != most:
+                self._change(message, most, t)
+
+    def _allow(self, player: int, speed: float, changed: dict[int, None]) -> None:
+        """Say how fast a player lets its messages move, and add those that it now lets otherwise.
+
+        Args:
+            player: Which.
+            speed: The pace of its compute, if it has one under way.
+            changed: Is added to.
+        """
+        load, allowed, computes = self.load[player], self.allowed, self.running[player] >= 0
+        for message, (out, into) in self.flights[player].items():
+            a, b = load[out], load[into]
+            most = 1.0 / (a if a > b else b)
+            if computes:
+                most *= self.hides[message] * speed
+            own = allowed[message]
+            if own.get(player) != most:
+                own[player] = most
+                changed[message] = None
+
+    def take_off(self, message: int) -> list[int]:
+        """Take a message into flight, and give the players in it, unless nothing is beside it."""
+        touched, beside = [], self.shares is not None
+        for player, out, into in self.ends[message]:
+            flights, load = self.flights[player], self.load[player]
+            beside = beside or bool(flights) or self.running[player] >= 0
+            flights[message] = out, into
+            load[out] += 1
+            if into != out:
+                load[into] += 1
+            touched.append(player)
+        self.allowed[message] = {} if beside else dict.fromkeys(touched, 1.0)
+        if self.shares is not None:
+            touched += self._shift(self.shares.begin(message))
+        return touched if beside else []
 
     def land(self, message: int) -> list[int]:
-        """Take a message out of flight, and give the players in it."""
+        """Take a message out of flight, and give the players in it that had anything beside it."""
         touched = []
+        del self.allowed[message]
         for player, out, into in self.ends[message]:
-            self.flights[player].remove(message)
-            load = self.load[player]
+            flights, load = self.flights[player], self.load[player]
+            del flights[message]
             load[out] -= 1
             if into != out:
                 load[into] -= 1
-            touched.append(player)
+            if flights or self.running[player] >= 0:
+                touched.append(player)
+        if self.shares is not None:
+            touched += self._shift(self.shares.end(message))
         return touched
+
+    def _shift(self, messages: list[int]) -> list[int]:
+        """Take note of messages whose share of links has changed, and give the players in them."""
+        self.shifted += messages
+        return [player for message in messages for player, _, _ in self.ends[message]]
 
     def lose(self, player: int) -> list[int]:
         """Lose all messages of a player, and give the players in them."""
         touched = [player]
-        for message in self.flights[player].copy():
+        for message in list(self.flights[player]):
             self.due[message] = math.inf
             touched += self.land(message)
         for message in _messages(self.graph, player):
@@ -161,25 +224,12 @@ class _Clock:
 
     def _speed(self, player: int) -> float:
         """Give the pace of a compute beside the messages of a player."""
-        load, beside = self.load[player], 0.0
-        for message in self.flights[player]:
-            for other, out, into in self.ends[message]:
-                if other == player:
-                    a, b = load[out], load[into]
-                    beside += self.hides[message] / (a if a > b else b)
+        load, beside, shares = self.load[player], 0.0, self.shares
+        for message, (out, into) in self.flights[player].items():
+            a, b = load[out], load[into]
+            share = 1.0 if shares is None else shares.pace[message]
+            beside += self.hides[message] * share / (a if a > b else b)
         return 1.0 / (1.0 + self.contention * beside)
-
-    def _share(self, message: int) -> float:
-        """Give the pace of a message: as on the slowest of those in it."""
-        slowest = 1.0
-        for player, out, into in self.ends[message]:
-            a, b = self.load[player][out], self.load[player][into]
-            pace = 1.0 / (a if a > b else b)
-            if self.running[player] >= 0:
-                pace *= self.hides[message] * self.speed[player]
-            if pace < slowest:
-                slowest = pace
-        return slowest
 
     def _change(self, task: int, pace: float, t: float) -> None:
         left = self.left[task] - (t - self.since[task]) * self.pace[task]
@@ -190,6 +240,19 @@ class _Clock:
         self.due[task] = due
         if due < math.inf:  # else it goes on when the compute beside it is done
             heappush(self.events, (due, task))
+
+
+def _shares(graph: Graph) -> Shares | None:
+    """Give how messages share links between players, where those are played."""
+    traffic = graph.traffic
+    if traffic is None:
+        return None
+    return Shares(
+        traffic.routes,
+        route=traffic.route.tolist(),
+        rate=traffic.rate.tolist(),
+        capacity=traffic.capacity,
+    )
 
 
 def _edges(graph: Graph) -> tuple[list[int], list[int], list[int]]:

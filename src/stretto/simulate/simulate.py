@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from stretto.cluster import Cluster
 from stretto.cost.stack import Stack
-from stretto.errors import InputError, Problem
+from stretto.errors import InputError
 from stretto.program.instruction import Program
 from stretto.simulate.fault import Fault, problems
 from stretto.simulate.graph import graph
+from stretto.simulate.network import FAIR, Network
 from stretto.simulate.play import play
 from stretto.simulate.site import Site
 from stretto.simulate.timeline import timeline
@@ -19,7 +22,12 @@ from stretto.timeline.value import Timeline
 
 
 def simulate(
-    program: Program, cluster: Cluster, *, stack: Stack, faults: Sequence[Fault] = ()
+    program: Program,
+    cluster: Cluster,
+    *,
+    stack: Stack,
+    faults: Sequence[Fault] = (),
+    network: Network = FAIR,
 ) -> Timeline:
     """Play one step of a program, from vote to vote, for one rank of each kind.
 
@@ -28,19 +36,35 @@ def simulate(
         cluster: Where: rank i runs on device i.
         stack: With which software.
         faults: What is wrong.
+        network: How transfers share what lies between switches.
 
     Raises:
-        InputError: There are more ranks than devices, or faults name what does not exist.
+        InputError: There are more ranks than devices, faults name what does not exist, or the
+            cluster has no switches to balance over.
     """
-    size, found = program.placement.mesh.size, []
-    if size > cluster.devices:
-        rule = f"{cluster.name} has {cluster.devices} devices for {size} ranks"
-        found.append(Problem("mesh", rule, f"simulate {size} devices or more"))
-    found += problems(faults, program=program, cluster=cluster)
+    found = problems(program, cluster, faults=faults, network=network)
     if found:
         raise InputError(found)
-    whole = graph(Site(program, cluster, stack, tuple(faults)))
-    begun_s, done_s = play(whole, contention=float(stack.contention))
-    straggle = float(stack.straggle) * math.log2(max(size / 8, 1.0))
-    stuck = waits(whole, done_s)
-    return timeline(whole, begun_s, done_s, straggle=straggle, waits=stuck)
+    with uncollected():
+        whole = graph(Site(program, cluster, stack, tuple(faults), network))
+        begun_s, done_s = play(whole, contention=float(stack.contention))
+        stuck = waits(whole, done_s)
+        return timeline(whole, begun_s, done_s, straggle=straggle(program, stack), waits=stuck)
+
+
+def straggle(program: Program, stack: Stack) -> float:
+    """Give the share of a step that is lost to the slowest of a program's ranks, by chance."""
+    doublings = math.log2(max(program.placement.mesh.size / 8, 1.0))
+    return float(stack.straggle) * doublings
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Leave out the search for garbage in circles, which millions of lasting objects make long."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()

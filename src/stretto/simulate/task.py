@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Literal
 
 from stretto.cost.instruction import Message, messages
 from stretto.program.instruction import (
@@ -23,6 +22,7 @@ from stretto.program.instruction import (
     Free,
     Instruction,
     Move,
+    Named,
     Program,
     Recv,
     Send,
@@ -30,6 +30,7 @@ from stretto.program.instruction import (
     Update,
     Vote,
 )
+from stretto.timeline.rows import Queue, after_vote
 
 Work = Compute | Update | Message | None
 """What a task does; None for a receive, which is priced as its send."""
@@ -37,31 +38,8 @@ Work = Compute | Update | Message | None
 DEVICE = -1
 """The lane of what runs on the device."""
 
-
-@dataclass(frozen=True, slots=True)
-class Lane:
-    """A queue of messages, which keep their order.
-
-    Attributes:
-        way: Among a group of ranks, to or from a neighbour along ``pp``, or among all.
-        axes: Of the group.
-        by: How far the neighbour is.
-    """
-
-    way: Literal["group", "to", "from", "all"]
-    axes: tuple[str, ...] = ()
-    by: int = 0
-
-    @property
-    def name(self) -> str:
-        """What people call it."""
-        match self.way:
-            case "group":
-                return "·".join(self.axes)
-            case "to" | "from":
-                return f"{self.way} {'next' if self.by > 0 else 'previous'}"
-            case "all":
-                return "all"
+Lane = Queue
+"""A queue of messages, which keep their order."""
 
 
 @dataclass(slots=True)
@@ -91,12 +69,6 @@ class Tasks:
     idle: list[tuple[int, int]] = field(default_factory=list)
 
 
-def after_vote(stage: StageProgram) -> int:
-    """Give the index of the first instruction of a step from vote to vote."""
-    votes = [i for i, x in enumerate(stage.instructions) if isinstance(x, Vote)]
-    return votes[-1] + 1 if votes else 0
-
-
 def tasks(program: Program, stage: StageProgram) -> Tasks:
     """Give the tasks of a stage."""
     writer = _Writer(program, stage)
@@ -114,26 +86,27 @@ class _Writer:
         self.mesh = program.placement.mesh
         self.rank = self.mesh.rank({"pp": stage.stage})
         self.last = -1  # the device's last task
+        self.tail: dict[int, int] = {}  # of each lane the message that was issued last
+        self.met: set[int] = set()  # messages that the device has waited for
         self.arriving: dict[Buffer, tuple[int, ...]] = {}
         self.known: dict[Hashable, int] = {}
         self.lanes: dict[Hashable, int] = {}
         self.routes: dict[Hashable, tuple[tuple[int, int], ...]] = {}
+        self.specs: dict[Hashable, int] = {}
+        self.spec_of: dict[Buffer, int] = {}
 
     def take(self, index: int, instruction: Instruction) -> None:
         """Write the tasks of one instruction."""
         match instruction:
             case Free():
                 self.tasks.idle.append((index, self.last))
-            case Compute(phase=phase, block=block, segments=segments):
-                self._compute(index, (phase, block, segments), instruction)
-            case Update():
-                self._compute(index, index, instruction)
+            case Compute():
+                key = id(instruction.phase), instruction.block, instruction.segments
+                self._compute(index, key, instruction)
             case Move():
                 self._move(index, instruction)
-            case Send(by=by):
-                (message,) = messages(instruction, self.stage, self.program)
-                work, lane = self._known(message, message), self._lane(Lane("to", by=by))
-                self._task(index, work, lane, self._coming(instruction.input))
+            case Send():
+                self._send(index, instruction)
             case Recv(by=by):
                 work, lane = self._known(None, None), self._lane(Lane("from", by=by))
                 task = self._task(index, work, lane, self._coming(instruction.input))
@@ -142,48 +115,87 @@ class _Writer:
                 (message,) = messages(instruction, self.stage, self.program)
                 work, lane = self._known(message, message), self._lane(Lane("all"))
                 self.last = self._task(index, work, lane, self._coming(tuple(self.arriving)))
+            case Update():
+                self._compute(index, index, instruction)
 
     def _compute(self, index: int, key: Hashable, instruction: Compute | Update) -> None:
-        names = instruction.input
-        work = self._known(key, instruction)
-        self.last = self._task(index, work, DEVICE, self._coming(names))
-        if self.arriving:
-            for name in names:
-                self.arriving.pop(name, None)
+        work, arriving, coming = self._known(key, instruction), self.arriving, tuple[int, ...]()
+        if arriving:
+            for pairs in _read(instruction):
+                for _, name in pairs:
+                    if name in arriving:
+                        coming = _with(coming, arriving.pop(name))
+        self.last = self._task(index, work, DEVICE, coming)
 
     def _move(self, index: int, move: Move) -> None:
         """Write a task for each message of a move; without any, readers wait for what it reads."""
-        specs = self.stage.buffers
-        key = tuple((leg.steps, specs[leg.source], specs[leg.target]) for leg in move.legs)
-        if key not in self.routes:
-            self.routes[key] = tuple(
+        spec, arriving, coming = self._spec, self.arriving, tuple[int, ...]()
+        key = tuple([(id(leg.steps), spec(leg.source), spec(leg.target)) for leg in move.legs])
+        route = self.routes.get(key)
+        if route is None:
+            route = self.routes[key] = tuple(
                 (self._known(m, m), self._lane(Lane("group", m.axes)))
                 for m in messages(move, self.stage, self.program)
             )
-        coming = self._coming(move.input)
-        for work, lane in self.routes[key]:
+        if arriving:
+            for leg in move.legs:
+                coming = _with(coming, arriving.get(leg.source, ()))
+            for _, name in move.adds:
+                coming = _with(coming, arriving.get(name, ()))
+        for work, lane in route:
             coming = (self._task(index, work, lane, coming),)
-        if not self.routes[key]:
+        if not route:
             self.tasks.idle.append((index, self.last))
         if coming:
-            self.arriving |= dict.fromkeys(move.output, coming)
+            for leg in move.legs:
+                arriving[leg.target] = coming
+
+    def _send(self, index: int, send: Send) -> None:
+        key = send.by, tuple(map(self._spec, send.buffers))
+        if key not in self.routes:
+            (message,) = messages(send, self.stage, self.program)
+            lane = self._lane(Lane("to", by=send.by))
+            self.routes[key] = ((self._known(message, message), lane),)
+        ((work, lane),) = self.routes[key]
+        self._task(index, work, lane, self._coming(send.buffers))
+
+    def _spec(self, name: Buffer) -> int:
+        """Give a number for what a buffer is, the same for the same."""
+        found = self.spec_of.get(name)
+        if found is None:
+            spec = self.stage.buffers[name]
+            # The program keeps its parts, so that these are as good as themselves and far quicker.
+            key = id(spec.layout), id(spec.role), spec.shape, spec.dtype
+            found = self.spec_of[name] = self.specs.setdefault(key, len(self.specs))
+        return found
 
     def _task(self, index: int, work: int, lane: int, coming: tuple[int, ...]) -> int:
+        """Write a task and what it waits for, but for what that has waited for before."""
         out, task = self.tasks, len(self.tasks.instruction)
         out.instruction.append(index)
         out.work.append(work)
         out.lane.append(lane)
-        if self.last >= 0:
-            coming = (self.last, *coming)
-        out.before.extend(coming)
-        out.after.extend([task] * len(coming))
+        if lane != DEVICE:
+            ahead = self.tail.get(lane, -1)
+            self.tail[lane] = task
+            if ahead >= 0 and ahead not in self.met and ahead not in coming:
+                coming = (ahead, *coming)
+        if lane == DEVICE or out.lanes[lane].way == "all":
+            self.met.update(coming)
+        if self.last >= 0 and (not coming or max(coming) < self.last):
+            out.before.append(self.last)
+            out.after.append(task)
+        for other in coming:
+            out.before.append(other)
+            out.after.append(task)
         return task
 
     def _coming(self, names: tuple[Buffer, ...]) -> tuple[int, ...]:
         """Give the messages that bring any of `names`."""
-        if not self.arriving:
-            return ()
-        return tuple({t: None for n in names for t in self.arriving.get(n, ())})
+        found: tuple[int, ...] = ()
+        for name in names:
+            found = _with(found, self.arriving.get(name, ()))
+        return found
 
     def _known(self, key: Hashable, work: Work) -> int:
         """Give the index of what is done, the same for the same."""
@@ -195,10 +207,25 @@ class _Writer:
     def _lane(self, lane: Lane) -> int:
         """Give the index of a queue; axes that make the same groups have the same."""
         if lane not in self.lanes:
-            group = lane.way == "group"
-            key = frozenset(self.mesh.group(self.rank, lane.axes)) if group else lane
+            key = lane.ends(self.mesh, self.rank)
             if key not in self.lanes:
                 self.lanes[key] = len(self.tasks.lanes)
                 self.tasks.lanes.append(lane)
             self.lanes[lane] = self.lanes[key]
         return self.lanes[lane]
+
+
+def _read(instruction: Compute | Update) -> tuple[Named, ...]:
+    """Give (what for, buffer) of all that may still be on its way to an instruction."""
+    match instruction:
+        case Compute(values=values, parameters=parameters, adds=adds):
+            return values, parameters, adds
+        case Update():
+            return (tuple(("", name) for name in instruction.input),)
+
+
+def _with(some: tuple[int, ...], more: tuple[int, ...]) -> tuple[int, ...]:
+    """Give tasks and others, each once."""
+    if not some or some == more:
+        return more or some
+    return (*some, *(task for task in more if task not in some))

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stretto.cost.instruction import Message
 from stretto.program.instruction import Role
-from stretto.simulate.graph import Floats, Graph, Player
-from stretto.simulate.symmetry import Ints
-from stretto.simulate.task import DEVICE, Lane, Work
-from stretto.timeline.value import KINDS, Timeline, Wait
+from stretto.simulate.graph import Graph
+from stretto.simulate.task import DEVICE, Lane, Tasks, Work
+from stretto.timeline.value import KINDS, Floats, Ints, Timeline, Wait
 
 Bools = NDArray[np.bool_]
 
@@ -21,13 +21,22 @@ def timeline(
     graph: Graph, begun_s: Floats, done_s: Floats, *, straggle: float, waits: tuple[Wait, ...]
 ) -> Timeline:
     """Give the timeline of a graph that was played."""
-    lanes = [lane.name for player in graph.players for lane in player.tasks.lanes]
-    streams = ("none", "device", *dict.fromkeys(lanes))
-    parts = [_rows(player, streams) for player in graph.players]
-    task, instruction, kind, stream, sent = (
-        np.concatenate([part[i] for part in parts]) for i in range(5)
+    lists = {id(player.tasks): player.tasks for player in graph.players}
+    names = [lane.name for tasks in lists.values() for lane in tasks.lanes]
+    streams = ("none", "device", *dict.fromkeys(names))
+    listed = {key: _listed(tasks, streams) for key, tasks in lists.items()}
+    mine = [listed[id(player.tasks)] for player in graph.players]
+    # Where the device has done nothing yet there is no task.
+    parts = [
+        np.append(player.place, -1)[rows.task]
+        for player, rows in zip(graph.players, mine, strict=True)
+    ]
+    task = np.concatenate(parts)
+    instruction, kind, stream, sent = (
+        np.concatenate([getattr(rows, name) for rows in mine])
+        for name in ("instruction", "kind", "stream", "sent_bytes")
     )
-    lengths = [len(part[0]) for part in parts]
+    lengths = [len(part) for part in parts]
     timed = kind > 0
     start = np.where(timed, begun_s[task], 0.0)
     stop = np.where(timed | (task >= 0), done_s[task], 0.0)
@@ -51,25 +60,42 @@ def timeline(
     )
 
 
-def _rows(player: Player, streams: Sequence[str]) -> tuple[Ints, ...]:
-    """Give task, instruction, kind, stream and bytes of the rows of a player."""
-    tasks = player.tasks
+@dataclass(frozen=True, slots=True, eq=False)
+class _Rows:
+    """The rows of a stage, in the order of its list.
+
+    Attributes:
+        task: Of each row its task; of what takes no time the device's last before it, or -1.
+        instruction: The index of its instruction.
+        kind: An index into `KINDS`.
+        stream: An index into the streams of the timeline.
+        sent_bytes: What a rank sends in it.
+    """
+
+    task: Ints
+    instruction: Ints
+    kind: Ints
+    stream: Ints
+    sent_bytes: Ints
+
+
+def _listed(tasks: Tasks, streams: Sequence[str]) -> _Rows:
+    """Give the rows of a stage."""
     idle = np.array(tasks.idle, dtype=np.int64).reshape(-1, 2)
     work, lane = (np.array(column, dtype=np.int64) for column in (tasks.work, tasks.lane))
-    places = np.append(player.place, -1)  # where the device has done nothing yet
     queues = [streams.index(lane.name) for lane in tasks.lanes]
     kinds = [[_kind(what, way) for what in tasks.works] for way in (*tasks.lanes, None)]
     sizes = [what.sent_bytes if isinstance(what, Message) else 0 for what in tasks.works]
     nothing = np.zeros(len(idle), dtype=np.int64)
     columns = (
-        (places[:-1], places[idle[:, 1]]),
+        (np.arange(len(work)), idle[:, 1]),
         (np.array(tasks.instruction, dtype=np.int64), idle[:, 0]),
         (np.array(kinds, dtype=np.int64)[lane, work], nothing),
         (np.array([*queues, streams.index("device")])[lane], nothing),
         (np.array(sizes, dtype=np.int64)[work], nothing),
     )
     order = np.argsort(np.concatenate(columns[1]), kind="stable")
-    return tuple(np.concatenate(pair)[order] for pair in columns)
+    return _Rows(*(np.concatenate(pair)[order] for pair in columns))
 
 
 def _kind(work: Work, lane: Lane | None) -> int:

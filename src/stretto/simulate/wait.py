@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from stretto.simulate.graph import Floats, Graph
-from stretto.timeline.value import Wait
+from stretto.simulate.graph import Graph
+from stretto.timeline.value import Floats, Wait
 
 
 def waits(graph: Graph, done_s: Floats) -> tuple[Wait, ...]:
