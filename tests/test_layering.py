@@ -82,6 +82,7 @@ PLACES: dict[str, Place] = {
     "timeline.replay": Place(4, beside=("timeline.*", "simulate.task")),
     "timeline.constant": Place(4, beside=("timeline.*", "simulate.task", "cost.*")),
     "timeline.alone": Place(4, beside=("timeline.*", "cost.*")),
+    "timeline.case": Place(4, beside=("timeline.*", "cost.*")),
     "timeline.diagnose": Place(4, beside=("timeline.*", "cost.*")),
     "timeline.track": Place(4, beside=("timeline.*",), packages=("safetensors",)),
     "forecast.*": Place(4, beside=("forecast.*",)),
