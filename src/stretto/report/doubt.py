@@ -18,7 +18,9 @@ WHILE = 30
 OFF = 1.25
 """How many times longer or shorter than predicted it must be to be told of."""
 
-_TEXT = "note: steps take {measured}, predicted {predicted}; `stretto calibrate {run}` learns from it"
+_TEXT = (
+    "note: steps take {measured}, predicted {predicted}; `stretto calibrate {run}` learns from it"
+)
 
 
 class Doubt:

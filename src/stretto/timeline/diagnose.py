@@ -157,7 +157,7 @@ def _rest(known: Case, found: Sequence[Finding]) -> Iterator[Finding]:
     """Give what nothing that was found explains, if it is more than chance may do.
 
     Where everybody waits for the slowest of n, whose times vary by chance with a deviation s, they
-    wait for s·√(2 ln n) at most, as n grows.
+    wait for s·√(2 ln n) of them at most, as n grows; and those on the critical path vary themselves.
     """
     compared, taken = known.compared, known.compared.taken
     web, none, own = compared.web, np.zeros_like(taken.own_s), taken.own_s.copy()
@@ -166,10 +166,12 @@ def _rest(known: Case, found: Sequence[Finding]) -> Iterator[Finding]:
     left = replace(taken, own_s=own, data_s=none, host_s=none)
     start, stop = replay(web, left)
     extra = float(stop.max(initial=0.0)) - compared.predicted.step_s
-    slowest = known.seen.noise * np.sqrt(2 * np.log(max(2, len(web.first))))
-    if extra <= min(RELEVANT + slowest, UNKNOWN) * known.teller.step_s:
-        return
     path = critical(web, replace(left, start_s=start, stop_s=stop))
+    step_s = known.teller.step_s
+    slowest = np.sqrt(2 * np.log(max(2, len(web.first)))) * step_s
+    chances = known.seen.noise * (slowest + CHANCE * np.sqrt((own[path] ** 2).sum()))
+    if extra <= min(RELEVANT * step_s + chances, UNKNOWN * step_s):
+        return
     cell = int(path[(own - compared.expected.own_s)[path].argmax()])
     rank = int(web.rank[cell])
     stage = compared.program.of(rank)
