@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from stretto.diagnose.compare import compare
+from stretto.diagnose.diagnose import diagnose
+from stretto.diagnose.finding import Cause
 from stretto.errors import InputError
 from stretto.page.metrics import Table
 from stretto.page.subject import Subject
 from stretto.report.quantities import change, counted, money, step
-from stretto.timeline.compare import compare
-from stretto.timeline.diagnose import diagnose
-from stretto.timeline.finding import Cause
 from stretto.timeline.recorded import read, recorded_steps
 from stretto.units import show_count, show_seconds
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from stretto.diagnose.compare import Costly, compare
+from stretto.diagnose.diagnose import diagnose
+from stretto.diagnose.finding import Cause, Finding
 from stretto.page.step_rows import Book, Floats, Ints, book, bounds, places, stage_of
 from stretto.page.subject import Subject
 from stretto.program.instruction import Compute, Update
 from stretto.timeline import Timeline
-from stretto.timeline.compare import Costly, compare
-from stretto.timeline.diagnose import diagnose
-from stretto.timeline.finding import Cause, Finding
 from stretto.timeline.recorded import Recording
 
 TOP = 5

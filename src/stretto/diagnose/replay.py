@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from stretto.diagnose.net import Net
 from stretto.simulate.task import Tasks
-from stretto.timeline.net import Net
 from stretto.timeline.value import KINDS, Floats, Ints, Timeline
 
 Bools = NDArray[np.bool_]

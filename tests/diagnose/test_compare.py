@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.diagnose.injected import Pause, Scene, measured
 from tests.simulate.toy import cluster, model, modern, plan, software
-from tests.timeline.injected import Pause, Scene, measured
 
+from stretto.diagnose.compare import Comparison, compare
+from stretto.diagnose.replay import critical, parts, replay
 from stretto.errors import InputError
 from stretto.program.draw import draw
 from stretto.program.instruction import Compute, Program, Recv, Update
 from stretto.program.lower import lower
 from stretto.simulate import Fault, Halt, SlowLink, SlowRank, simulate
 from stretto.timeline import KINDS, Timeline
-from stretto.timeline.compare import Comparison, compare
-from stretto.timeline.replay import critical, parts, replay
 
 cases = settings(max_examples=15, deadline=None)
 seeds = st.integers(0, 10_000)

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from stretto.timeline.constant import Sites
-from stretto.timeline.evidence import Evidence
-from stretto.timeline.finding import Cause
-from stretto.timeline.suspect import LEAST_SHARE, ROUNDING, Fit, Suspect
+from stretto.diagnose.constant import Sites
+from stretto.diagnose.evidence import Evidence
+from stretto.diagnose.finding import Cause
+from stretto.diagnose.suspect import LEAST_SHARE, ROUNDING, Fit, Suspect
 from stretto.timeline.value import Floats, Ints
 
 Blocks = frozenset[int]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from stretto.timeline.compare import Costly
+from stretto.diagnose.compare import Costly
 from stretto.timeline.value import Floats
 
 

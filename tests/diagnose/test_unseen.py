@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tests.diagnose.injected import Scene, measured
 from tests.simulate.toy import cluster, model, plan, software
-from tests.timeline.injected import Scene, measured
 
+from stretto.diagnose.compare import compare
+from stretto.diagnose.diagnose import diagnose
+from stretto.diagnose.finding import Cause
+from stretto.diagnose.replay import replay
 from stretto.program.lower import lower
 from stretto.simulate import SlowLink, simulate
 from stretto.timeline import KINDS, Timeline
-from stretto.timeline.compare import compare
-from stretto.timeline.diagnose import diagnose
-from stretto.timeline.finding import Cause
-from stretto.timeline.replay import replay
 from stretto.timeline.value import HEADS
 
 

@@ -15,8 +15,8 @@ from typing import Literal
 
 import numpy as np
 
-from stretto.timeline.evidence import DEVIATION, LEAST, Evidence, medians
-from stretto.timeline.finding import Cause
+from stretto.diagnose.evidence import DEVIATION, LEAST, Evidence, medians
+from stretto.diagnose.finding import Cause
 from stretto.timeline.value import Floats, Ints
 
 Z = 5.0

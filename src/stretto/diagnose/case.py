@@ -10,14 +10,14 @@ import numpy as np
 
 from stretto.cluster import Cluster
 from stretto.cost.stack import Stack
-from stretto.timeline.alone import Beside, alone_s, beside
-from stretto.timeline.compare import Comparison
-from stretto.timeline.constant import Sites
-from stretto.timeline.evidence import Evidence, evidence
-from stretto.timeline.finding import Cause, Finding
+from stretto.diagnose.alone import Beside, alone_s, beside
+from stretto.diagnose.compare import Comparison
+from stretto.diagnose.constant import Sites
+from stretto.diagnose.evidence import Evidence, evidence
+from stretto.diagnose.finding import Cause, Finding
+from stretto.diagnose.replay import Parts, step_s
+from stretto.diagnose.sentence import Teller
 from stretto.timeline.recorded import Counters, Recording
-from stretto.timeline.replay import Parts, step_s
-from stretto.timeline.sentence import Teller
 from stretto.timeline.value import Floats, Ints
 
 SCALE = 16

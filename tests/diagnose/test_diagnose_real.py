@@ -7,17 +7,17 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.timeline.hurt import CASES, case
+from tests.diagnose.hurt import CASES, case
 
 from stretto.cost import stack
+from stretto.diagnose.compare import Comparison, compare
+from stretto.diagnose.diagnose import diagnose
+from stretto.diagnose.finding import Cause, Finding
+from stretto.diagnose.replay import step_s
 from stretto.program.lower import lower
 from stretto.runtime.recorder import WARM
 from stretto.simulate import simulate
-from stretto.timeline.compare import Comparison, compare
-from stretto.timeline.diagnose import diagnose
-from stretto.timeline.finding import Cause, Finding
 from stretto.timeline.recorded import Recording, read
-from stretto.timeline.replay import step_s
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recorded step of every case."""
     path = tmp_path_factory.mktemp("hurt")
     done = subprocess.run(
-        [sys.executable, "-m", "tests.timeline.hurt", str(path), *CASES],
+        [sys.executable, "-m", "tests.diagnose.hurt", str(path), *CASES],
         capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, ""), done.stderr

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from random import Random
 
-from tests.timeline.wrongs import KINDS, wrong
+from tests.diagnose.wrongs import KINDS, wrong
 
-from stretto.timeline.compare import compare
-from stretto.timeline.diagnose import diagnose
+from stretto.diagnose.compare import compare
+from stretto.diagnose.diagnose import diagnose
 
 CASES = 60
 

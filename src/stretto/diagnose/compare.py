@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stretto.diagnose.net import Net, net
+from stretto.diagnose.replay import Bools, Parts, critical, parts
+from stretto.diagnose.unseen import most_s, seen
 from stretto.errors import InputError, Problem
 from stretto.program.instruction import Program
 from stretto.program.render import label
-from stretto.timeline.net import Net, net
-from stretto.timeline.replay import Bools, Parts, critical, parts
-from stretto.timeline.unseen import most_s, seen
 from stretto.timeline.value import KINDS, Floats, Timeline
 
 

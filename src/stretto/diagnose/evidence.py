@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from stretto.cost.instruction import Message
+from stretto.diagnose.constant import Constant, Sites
+from stretto.diagnose.net import Net, Node
+from stretto.diagnose.replay import Bools
 from stretto.program.instruction import Compute
-from stretto.timeline.constant import Constant, Sites
-from stretto.timeline.net import Net, Node
-from stretto.timeline.replay import Bools
 from stretto.timeline.value import Floats, Ints
 
 DEVIATION = 1.4826

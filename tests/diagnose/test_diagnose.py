@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.diagnose.injected import Pause, Scene, Slow, measured, realistic
+from tests.diagnose.wrongs import Wrong
 from tests.simulate.toy import cluster, model, modern, plan, software
-from tests.timeline.injected import Pause, Scene, Slow, measured, realistic
-from tests.timeline.wrongs import Wrong
 
 from stretto.cluster import Cluster, Level
+from stretto.diagnose.compare import Comparison, compare
+from stretto.diagnose.diagnose import diagnose
+from stretto.diagnose.finding import Cause, Finding, likely
 from stretto.program.draw import draw
 from stretto.program.instruction import Compute, Move, Program
 from stretto.program.lower import lower
 from stretto.program.memory import memory
 from stretto.simulate import Fault, SlowLink, SlowRank, simulate
 from stretto.timeline import KINDS, Timeline
-from stretto.timeline.compare import Comparison, compare
-from stretto.timeline.diagnose import diagnose
-from stretto.timeline.finding import Cause, Finding, likely
 from stretto.timeline.recorded import Counters, Recording
 from stretto.units import show_seconds
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stretto.timeline.evidence import Evidence
-from stretto.timeline.finding import Cause
+from stretto.diagnose.evidence import Evidence
+from stretto.diagnose.finding import Cause
+from stretto.diagnose.suspect import Fit
 from stretto.timeline.recorded import Counters
-from stretto.timeline.suspect import Fit
 from stretto.timeline.value import Ints
 from stretto.units import show_bytes, show_seconds
 

@@ -14,10 +14,10 @@ import numpy as np
 
 from stretto.cost.instruction import Message
 from stretto.cost.stack import Stack
+from stretto.diagnose.constant import Sites
+from stretto.diagnose.net import Net, Node
+from stretto.diagnose.replay import Bools, Parts
 from stretto.program.instruction import Role
-from stretto.timeline.constant import Sites
-from stretto.timeline.net import Net, Node
-from stretto.timeline.replay import Bools, Parts
 from stretto.timeline.value import Floats, Ints
 
 Way = tuple[int, int, float]

@@ -14,16 +14,16 @@ from random import Random
 from typing import Any
 
 import numpy as np
-from tests.timeline.injected import Pause, Scene, Slow, drawn, measured, realistic
+from tests.diagnose.injected import Pause, Scene, Slow, drawn, measured, realistic
 
 from stretto.cluster import Cluster, Device
 from stretto.cost.instruction import level_of, messages
 from stretto.cost.machine import Machine
+from stretto.diagnose.finding import Cause, Finding
 from stretto.program.instruction import Compute
 from stretto.program.memory import memory
 from stretto.simulate import SlowLink, SlowRank, simulate
 from stretto.timeline import Timeline
-from stretto.timeline.finding import Cause, Finding
 from stretto.timeline.recorded import Counters, Recording
 
 CHANGES = 0.02

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from stretto.timeline.net import Net
-from stretto.timeline.replay import Bools, Parts
+from stretto.diagnose.net import Net
+from stretto.diagnose.replay import Bools, Parts
 from stretto.timeline.value import HEADS, Floats, Timeline
 
 NOTHING = 0.01

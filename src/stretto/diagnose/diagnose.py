@@ -15,15 +15,15 @@ import numpy as np
 
 from stretto.cluster import Cluster
 from stretto.cost.stack import Stack
+from stretto.diagnose import lineup
+from stretto.diagnose.case import CHANCE, Case, case
+from stretto.diagnose.compare import Comparison
+from stretto.diagnose.evidence import chance
+from stretto.diagnose.finding import Cause, Finding
+from stretto.diagnose.replay import critical, replay
+from stretto.diagnose.suspect import ROUNDING, apart, pursue, wrong
 from stretto.program.render import label
-from stretto.timeline import lineup
-from stretto.timeline.case import CHANCE, Case, case
-from stretto.timeline.compare import Comparison
-from stretto.timeline.evidence import chance
-from stretto.timeline.finding import Cause, Finding
 from stretto.timeline.recorded import Recording
-from stretto.timeline.replay import critical, replay
-from stretto.timeline.suspect import ROUNDING, apart, pursue, wrong
 from stretto.timeline.value import Floats
 
 RELEVANT = 0.005
@@ -157,7 +157,7 @@ def _rest(known: Case, found: Sequence[Finding]) -> Iterator[Finding]:
     """Give what nothing that was found explains, if it is more than chance may do.
 
     Where everybody waits for the slowest of n, whose times vary by chance with a deviation s, they
-    wait for s·√(2 ln n) of them at most, as n grows; and those on the critical path vary themselves.
+    wait for s·√(2 ln n) of them at most, as n grows; and what is on the critical path varies too.
     """
     compared, taken = known.compared, known.compared.taken
     web, none, own = compared.web, np.zeros_like(taken.own_s), taken.own_s.copy()
