@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tests.diagnose.injected import Scene, measured
 from tests.simulate.toy import cluster, model, modern, plan
-from tests.timeline.injected import Scene, measured
 
 from stretto.cost import cost
 from stretto.page.subject import Subject
