@@ -111,7 +111,8 @@ def _problems(
 ) -> list[Problem]:
     found = []
     if not 0 < sigma <= 1:
-        found.append(Problem("jitter", f"is {sigma:g}", "use a number above 0, at most 1: 0.05"))
+        rule = f"is {sigma:g}, not above 0 and at most 1"
+        found.append(Problem("jitter", rule, "use 0.05"))
     if steps < 1:
         found.append(Problem("steps", f"is {steps}, below 1", "use 1 or more"))
     if any(isinstance(fault, Halt) for fault in faults):
