@@ -139,3 +139,76 @@ def test_a_plan_that_does_not_run_yet_is_refused_with_what_does(
 ) -> None:
     err = refused(capsys, *HERE, "pipeline.schedule=zb-1p")
     assert "gpipe" in err and "1f1b" in err
+
+
+def test_only_the_ranks_that_are_asked_for_are_told_of(capsys: pytest.CaptureFixture[str]) -> None:
+    page = asked(capsys, *HERE, "--slow-rank", "3x2", "--ranks", "1,3")
+    assert "\nrank 1  busy" in page and "\nrank 3  busy" in page
+    assert "\nrank 0  busy" not in page and "\nrank 2  busy" not in page
+
+
+def test_who_is_to_blame_for_a_step_that_does_not_end_is_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for how in ("--crash", "--hang"):
+        page = asked(capsys, *HERE, how, "2@30%")
+        assert "\nrank 2 is to blame: it halted, and waits for nobody\n" in page
+    tree = as_json(capsys, *HERE, "--crash", "2", "--hang", "3")
+    assert tree["blame"] == "ranks 2, 3 are to blame: they halted, and wait for nobody"
+
+
+def test_chance_is_told_beside_the_step_without_it(capsys: pytest.CaptureFixture[str]) -> None:
+    chance = ("--jitter", "0.1", "--steps", "4", "--seed", "3")
+    page = asked(capsys, *HERE, *chance)
+    assert " lost to tasks that take 10% more or less (" in page
+    assert " in nine of ten of 4 steps)" in page
+    tree = as_json(capsys, *HERE, *chance)
+    jitter = tree["jitter"]
+    assert len(jitter["steps_s"]) == 4 and jitter["calm_s"] == pytest.approx(tree["played_s"])
+    mean = sum(jitter["steps_s"]) / 4
+    assert jitter["lost"] == pytest.approx(mean / jitter["calm_s"] - 1)
+    assert tree["step_s"] == pytest.approx(tree["played_s"] * (1 + jitter["lost"]))
+
+
+def test_some_micro_batches_stand_for_all_where_that_is_asked_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    many = ("simulate", "gpt2", "pp=2", "dp=2", "batch.sequences=160", "batch.micro_batch=2",
+            "batch.seq=256", "--cluster", "h100x4")  # fmt: skip
+    whole = as_json(capsys, *many)
+    some = as_json(capsys, *many, "--micro-batches", "12")
+    assert (whole["micro_batches"], whole["played_micro_batches"]) == (40, 40)
+    assert (some["micro_batches"], some["played_micro_batches"]) == (40, 12)
+    for name in ("step_s", "tokens_per_s", "mfu"):
+        assert some[name] == pytest.approx(whole[name], rel=1e-3)
+    for mine, theirs in zip(some["ranks"], whole["ranks"], strict=True):
+        assert mine["busy_s"] == pytest.approx(theirs["busy_s"], rel=1e-3)
+    page = asked(capsys, *many, "--micro-batches", "12")
+    assert "of 40 micro-batches 12 were played: each further one adds " in page
+
+
+def test_what_cannot_be_asked_of_a_step_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, told in (
+        (("--micro-batches", "5"), "use 12 or more, or all"),
+        (("--micro-batches", "few"), "use 12 or more, or all"),
+        (("--micro-batches", "12", "--crash", "1"), "of a step that halts all are played"),
+        (("--ranks", "4"), "there is no rank 4 of 4"),
+        (("--ranks", "all"), "write ranks, as 0,3,8-15"),
+        (("--jitter", "0.1", "--hang", "1"), "a step that halts has no length"),
+        (("--steps", "5"), "are for --jitter"),
+        (("--jitter", "7"), "is 7, not above 0 and at most 1"),
+        (("--jitter", "0.1", "--steps", "0"), "is 0, below 1"),
+    ):
+        assert told in refused(capsys, *HERE, *words)
+
+
+def test_the_bubble_stands_beside_that_of_the_closed_form(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ("simulate", "llama-3-8b", "pp=2", "dp=1", "batch.sequences=8", "batch.micro_batch=1",
+             "numerics.dtype=bfloat16", "--cluster", "h100x2")  # fmt: skip
+    tree = as_json(capsys, *words)
+    # Two stages, eight micro-batches: 1/9 of a step, if stages are alike (Narayanan et al., 2021).
+    assert tree["bubble"] == pytest.approx(1 / 9, abs=0.03)
+    assert f"bubble {tree['bubble']:.1%}, in closed form " in asked(capsys, *words)
+    assert sum(tree["critical_s"].values()) == pytest.approx(tree["played_s"])

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, Request, sync_playwright
+from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 from runs import Look, Serve, a_run
 
 from stretto.cli.shown import of_run
@@ -21,6 +21,7 @@ from stretto.page.shelf import Shelf
 def browser() -> Iterator[Browser]:
     """Debian's Chromium; gone with the module: it brings a thread, and other tests fork."""
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    expect.set_options(timeout=30_000)  # a machine that is busy is late, and not wrong
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=arguments)
         yield browser

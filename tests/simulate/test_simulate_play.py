@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from stretto.simulate.graph import End, Graph, Player
+from stretto.simulate.graph import End, Graph, Player, Traffic
 from stretto.simulate.play import play
+from stretto.simulate.route import Route
 from stretto.simulate.task import Tasks
 
 OUT, IN = 0, 1
@@ -36,7 +37,9 @@ def ring(work_s: float, *after: int, player: int = 0, hides: float = 1.0) -> Tas
     return Task(work_s, after, ends=((player, OUT, IN),), hides=hides)
 
 
-def played(*tasks: Task, contention: float = 0.0) -> list[tuple[float, float]]:
+def played(
+    *tasks: Task, contention: float = 0.0, traffic: Traffic | None = None
+) -> list[tuple[float, float]]:
     """Give when each task begins and ends."""
     edges = [(b, a) for a, task in enumerate(tasks) for b in task.after]
     players = 1 + max([t.device for t in tasks] + [p for t in tasks for p, _, _ in t.ends])
@@ -53,6 +56,7 @@ def played(*tasks: Task, contention: float = 0.0) -> list[tuple[float, float]]:
         np.array([b for b, _ in edges], dtype=np.int64),
         np.array([a for _, a in edges], dtype=np.int64),
         4,
+        traffic,
     )
     begun, done = play(graph, contention=contention)
     return list(zip(begun.tolist(), done.tolist(), strict=True))
@@ -128,3 +132,58 @@ def test_what_waits_in_a_circle_never_begins() -> None:
     first, second, third = played(compute(1), compute(1, 2), compute(1, 1))
     assert first == (0, 1)
     assert second == third == (math.inf, math.inf)
+
+
+# ── links between ranks ──────────────────────────────────────────────────────────────────────────
+
+
+def wire(*rates: float, capacity: float) -> Traffic:
+    """Give one link that all messages take; what has no rate takes none."""
+    route = np.array([0 if rate else -1 for rate in rates])
+    return Traffic((Route((0,), (1.0,), (1.0,)),), route, np.array(rates), (capacity,))
+
+
+def test_messages_of_different_ranks_on_one_link_share_it() -> None:
+    # Each alone takes 8 of the link's 12 bytes a second: together 6 each, until the first is done.
+    tasks = ring(3, player=0), ring(6, player=1)
+    first, second = played(*tasks, traffic=wire(8, 8, capacity=12))
+    assert first == (0, pytest.approx(4))
+    assert second == (0, pytest.approx(4 + 3))  # 3 of its 6 s are done at 4
+
+
+def test_a_message_that_begins_later_slows_those_on_its_link_from_then_on() -> None:
+    tasks = compute(2, device=2), ring(4, player=0), ring(1, 0, player=1)
+    _, first, second = played(*tasks, traffic=wire(0, 8, 8, capacity=8))
+    assert second == (2, pytest.approx(4))  # half of the link from 2 on
+    assert first == (0, pytest.approx(5))
+
+
+def test_a_share_of_a_link_and_a_compute_beside_slow_a_message_one_on_top_of_the_other() -> None:
+    # At half of the link, and a half of that beside the compute.
+    tasks = compute(8), ring(1, player=0, hides=0.5), ring(9, player=1)
+    assert played(*tasks, traffic=wire(0, 8, 8, capacity=8))[1] == (0, pytest.approx(4))
+
+
+def test_what_shares_a_link_takes_less_of_the_compute_beside_it() -> None:
+    # At half pace a message takes half as much of a compute's time, for twice as long.
+    tasks = compute(10), ring(1, player=0), ring(9, player=1)
+    (_, stop), (_, arrived), _ = played(*tasks, contention=0.25, traffic=wire(0, 8, 8, capacity=8))
+    pace = 0.5 / (1 + 0.25 * 0.5)
+    assert arrived == pytest.approx(1 / pace)
+    assert stop == pytest.approx(10 + 0.25 * 0.5 / (1 + 0.25 * 0.5) * arrived)
+
+
+# ── several at once ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_begins_at_once_is_beside_each_other_from_the_first_moment() -> None:
+    # Both wait for the first: the message moves at half of its pace beside the compute.
+    tasks = compute(1), ring(1, 0, hides=0.5), compute(3, 0)
+    assert played(*tasks) == [(0, 1), (1, 3), (1, 4)]
+
+
+def test_a_message_among_ranks_is_as_slow_as_beside_the_one_that_computes_longest() -> None:
+    ends = tuple((p, OUT, IN) for p in range(3))
+    tasks = compute(2, device=0), compute(4, device=1), Task(3, ends=ends, hides=0.5)
+    # Half pace until 4, when 1 of its 3 s is left.
+    assert played(*tasks)[2] == (0, pytest.approx(5))

@@ -19,6 +19,8 @@ from stretto.errors import Problem
 from stretto.program.instruction import Program
 from stretto.program.lower import lower
 from stretto.report import simulate as simulated
+from stretto.report.quantities import step
+from stretto.report.simulate_svg import picture
 from stretto.report.step import step_lines
 from stretto.simulate import Fault
 from stretto.simulate.fold import Folded, Played, fold, played
@@ -59,13 +61,17 @@ _WRONG = (
 def run(arguments: Sequence[str]) -> int:
     """Print what a step takes, played."""
     options, keys, problems = _parser().read(arguments)
-    problems += _out_problems(options.trace)
+    problems += [*_out_problems("--trace", options.trace), *_out_problems("--svg", options.svg)]
     asked = request(options, keys, problems)
     told, faults = _told(asked)
     program, line, held = told.folded.most.program, told.folded.line, told.memory
     if options.trace is not None:
         with refusing(options.trace), options.trace.open("w", encoding="utf-8") as file:
             file.writelines(chrome(line, program, name="predicted", memory=held))
+    if options.svg is not None:
+        title = f"{asked.model.name or 'a model'}, a step of {step(told.step_s)}"
+        with refusing(options.svg):
+            options.svg.write_text(picture(line, program, title=title), encoding="utf-8")
     spent = _energy(asked, program, faults) if options.energy else None
     if options.json:
         tree = simulated.tree(told)
@@ -86,6 +92,8 @@ def run(arguments: Sequence[str]) -> int:
     print(f"\n{simulated.speed(told)}")
     if options.trace is not None:
         print(f"the step for https://ui.perfetto.dev in {options.trace}")
+    if options.svg is not None:
+        print(f"drawn in {options.svg}")
     return 0
 
 
@@ -95,7 +103,7 @@ def _told(asked: Request) -> tuple[simulated.Told, tuple[Fault, ...]]:
     if asked.counts is not None:
         fewer, more = asked.counts
         _say(f"{say}, with {fewer} and {more} micro-batches")
-        step = fold(
+        folded = fold(
             asked.model, asked.plan, asked.cluster, stack=asked.stack, faults=faults,
             network=asked.network, counts=asked.counts,
         )  # fmt: skip
@@ -110,22 +118,22 @@ def _told(asked: Request) -> tuple[simulated.Told, tuple[Fault, ...]]:
         whole = played(
             program, asked.cluster, stack=asked.stack, faults=faults, network=asked.network
         )
-        step = Folded(asked.plan.micro_batches, whole)
-    chance = _chance(asked, step, faults) if asked.chance else None
+        folded = Folded(asked.plan.micro_batches, whole)
+    chance = _chance(asked, folded, faults) if asked.chance else None
     estimate = cost(asked.model, asked.plan, cluster=asked.cluster, stack=asked.stack)
     halted = tuple(stop.rank for stop in asked.stops)
-    return simulated.Told(step, estimate, _Curves(step.most), chance, halted), faults
+    return simulated.Told(folded, estimate, _Curves(folded.most), chance, halted), faults
 
 
 class _Curves(Sequence[MemoryCurve]):
     """What the ranks that were played hold over the step, each found when it is asked for."""
 
-    def __init__(self, step: Played) -> None:
-        self._step = step
-        self._one = cache(lambda player: curve(step.line, step.program, player))
+    def __init__(self, it: Played) -> None:
+        self._played = it
+        self._one = cache(lambda player: curve(it.line, it.program, player))
 
     def __len__(self) -> int:
-        return len(self._step.line.alike)
+        return len(self._played.line.alike)
 
     @overload
     def __getitem__(self, player: int) -> MemoryCurve: ...
@@ -141,12 +149,12 @@ class _Curves(Sequence[MemoryCurve]):
         return self._one(player)
 
 
-def _chance(asked: Request, step: Folded, faults: Sequence[Fault]) -> Jitter:
+def _chance(asked: Request, folded: Folded, faults: Sequence[Fault]) -> Jitter:
     """Play the step again and again, with tasks that take more or less time by chance."""
     assert asked.chance is not None, "it is asked for"
     sigma, steps, seed = asked.chance
     _say(f"playing {steps} steps with chance, every rank by itself")
-    some = step.fewer or step.most
+    some = folded.fewer or folded.most
     return jittered(
         some.program, asked.cluster, stack=asked.stack, sigma=sigma, steps=steps, seed=seed,
         faults=faults, network=asked.network,
@@ -179,10 +187,10 @@ def _lines(asked: Request, told: simulated.Told) -> Iterator[str]:
         yield simulated.blame(line, told.halted)
 
 
-def _out_problems(out: Path | None) -> Iterator[Problem]:
-    """Give what keeps a trace from being written, before work is done for it."""
+def _out_problems(option: str, out: Path | None) -> Iterator[Problem]:
+    """Give what keeps a file from being written, before work is done for it."""
     if out is not None and not out.parent.is_dir():
-        yield Problem("--trace", f"there is no directory {out.parent}", "make it first")
+        yield Problem(option, f"there is no directory {out.parent}", "make it first")
 
 
 def _say(text: str) -> None:
@@ -226,5 +234,6 @@ def _parser() -> Parser:
     add("--ranks", metavar="R", help="tell of these only: 0,3,8-15")
     add("--energy", action="store_true", help="also what slower clocks would save")
     add("--trace", type=Path, metavar="FILE", help="write the step for Perfetto")
+    add("--svg", type=Path, metavar="FILE", help="draw the step")
     add("--json", action="store_true", help="print it as JSON")
     return parser

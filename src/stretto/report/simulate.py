@@ -121,7 +121,7 @@ def blame(line: Timeline, halted: Sequence[int]) -> str:
 def speed(told: Told) -> str:
     """Give how fast the step was played."""
     played = [told.folded.most, *([told.folded.fewer] if told.folded.fewer else [])]
-    each = [_instructions(one.line) for one in played]
+    each = [instructions(one.line) for one in played]
     count, took_s = sum(map(sum, each)), sum(one.took_s for one in played)
     ranks = sum(
         mine * len(alike)
@@ -135,7 +135,7 @@ def speed(told: Told) -> str:
     )
 
 
-def _instructions(line: Timeline) -> list[int]:
+def instructions(line: Timeline) -> list[int]:
     """Give how many instructions each player of a timeline has."""
     last = np.searchsorted(line.player, np.arange(len(line.alike)), side="right") - 1
     counts: list[int] = (line.instruction[last] + 1).tolist()
@@ -153,7 +153,7 @@ def tree(told: Told) -> dict[str, Any]:
         "estimate_s": float(told.estimate.time.total_s),
         "micro_batches": folded.micro_batches,
         "played_micro_batches": folded.most.micro_batches,
-        "instructions_per_s": sum(_instructions(line)) / folded.most.took_s,
+        "instructions_per_s": sum(instructions(line)) / folded.most.took_s,
         "waits": [
             {"rank": w.rank, "instruction": w.instruction, "on": list(w.on)} for w in line.waits
         ],

@@ -1,8 +1,8 @@
 """A step again and again, with tasks that take by chance more or less time than they should.
 
 What a task takes is multiplied by a number of its own, drawn from a log-normal distribution whose
-mean is 1, as times of computes and messages are found to be distributed: a step is then longer than
-one without chance, for wherever ranks meet all wait for the one that was slowest.
+mean is 1. So no task takes longer on average; but a step does, for wherever ranks meet all wait for
+the one that was slowest.
 """
 
 from __future__ import annotations

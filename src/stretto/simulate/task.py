@@ -16,11 +16,13 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from stretto.cost.instruction import Message, messages
+from stretto.layout import Layout
 from stretto.program.instruction import (
     Buffer,
     Compute,
     Free,
     Instruction,
+    Leg,
     Move,
     Named,
     Program,
@@ -92,8 +94,8 @@ class _Writer:
         self.known: dict[Hashable, int] = {}
         self.lanes: dict[Hashable, int] = {}
         self.routes: dict[Hashable, tuple[tuple[int, int], ...]] = {}
-        self.specs: dict[Hashable, int] = {}
-        self.spec_of: dict[Buffer, int] = {}
+        self.layouts: dict[Layout, int] = {}
+        self.layout_of: dict[int, int] = {}
 
     def take(self, index: int, instruction: Instruction) -> None:
         """Write the tasks of one instruction."""
@@ -129,8 +131,8 @@ class _Writer:
 
     def _move(self, index: int, move: Move) -> None:
         """Write a task for each message of a move; without any, readers wait for what it reads."""
-        spec, arriving, coming = self._spec, self.arriving, tuple[int, ...]()
-        key = tuple([(id(leg.steps), spec(leg.source), spec(leg.target)) for leg in move.legs])
+        arriving, coming = self.arriving, tuple[int, ...]()
+        key = tuple([self._leg(leg) for leg in move.legs])
         route = self.routes.get(key)
         if route is None:
             route = self.routes[key] = tuple(
@@ -151,7 +153,7 @@ class _Writer:
                 arriving[leg.target] = coming
 
     def _send(self, index: int, send: Send) -> None:
-        key = send.by, tuple(map(self._spec, send.buffers))
+        key = send.by, tuple([self._spec(name) for name in send.buffers])
         if key not in self.routes:
             (message,) = messages(send, self.stage, self.program)
             lane = self._lane(Lane("to", by=send.by))
@@ -159,15 +161,19 @@ class _Writer:
         ((work, lane),) = self.routes[key]
         self._task(index, work, lane, self._coming(send.buffers))
 
-    def _spec(self, name: Buffer) -> int:
-        """Give a number for what a buffer is, the same for the same."""
-        found = self.spec_of.get(name)
-        if found is None:
-            spec = self.stage.buffers[name]
-            # The program keeps its parts, so that these are as good as themselves and far quicker.
-            key = id(spec.layout), id(spec.role), spec.shape, spec.dtype
-            found = self.spec_of[name] = self.specs.setdefault(key, len(self.specs))
-        return found
+    def _leg(self, leg: Leg) -> Hashable:
+        """Give what the messages of a leg depend on."""
+        # The program keeps its parts, so that `id` is as good as they are and far quicker.
+        return id(leg.steps), self._spec(leg.source), self._spec(leg.target)
+
+    def _spec(self, name: Buffer) -> Hashable:
+        """Give what the messages of a buffer depend on."""
+        spec = self.stage.buffers[name]
+        layout = self.layout_of.get(id(spec.layout))
+        if layout is None:
+            layout = self.layouts.setdefault(spec.layout, len(self.layouts))
+            self.layout_of[id(spec.layout)] = layout
+        return layout, id(spec.role), spec.shape, spec.dtype
 
     def _task(self, index: int, work: int, lane: int, coming: tuple[int, ...]) -> int:
         """Write a task and what it waits for, but for what that has waited for before."""
