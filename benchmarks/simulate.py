@@ -1,4 +1,4 @@
-"""``python -m benchmarks.simulate``: how many instructions a second the simulator plays on one core.
+"""``python -m benchmarks.simulate``: instructions a second that the simulator plays on one core.
 
 And how long it takes, from a plan to what is told, to play a step of a model of 10¹² parameters on
 3,072 ranks. Times are those of the processor. How fast the machine is says a loop in the same

@@ -16,6 +16,9 @@ from stretto.timeline.value import KINDS, Floats, Ints, Timeline, Wait
 
 Bools = NDArray[np.bool_]
 
+TIE = 1e-9
+"""Ends that differ by less, relative to the time since the step began, are at once."""
+
 
 def timeline(
     graph: Graph, begun_s: Floats, done_s: Floats, *, straggle: float, waits: tuple[Wait, ...]
@@ -36,7 +39,6 @@ def timeline(
         np.concatenate([getattr(rows, name) for rows in mine])
         for name in ("instruction", "kind", "stream", "sent_bytes")
     )
-    lengths = [len(part) for part in parts]
     timed = kind > 0
     start = np.where(timed, begun_s[task], 0.0)
     stop = np.where(timed | (task >= 0), done_s[task], 0.0)
@@ -44,7 +46,7 @@ def timeline(
     ended = done_s[np.isfinite(done_s)]
     return Timeline(
         tuple(player.ranks for player in graph.players),
-        np.repeat(np.arange(len(parts)), lengths),
+        np.repeat(np.arange(len(parts)), [len(part) for part in parts]),
         instruction,
         kind,
         stream,
@@ -53,7 +55,7 @@ def timeline(
         stop,
         np.where(timed, graph.work_s[task], 0.0),
         sent,
-        _causes(graph, done_s, task, timed, lengths),
+        _causes(graph, done_s, task, timed, mine),
         float(ended.max(initial=0.0)),
         straggle,
         waits,
@@ -70,6 +72,8 @@ class _Rows:
         kind: An index into `KINDS`.
         stream: An index into the streams of the timeline.
         sent_bytes: What a rank sends in it.
+        before: Of every edge between its tasks the one that must be done first.
+        after: Of every edge the one that waits.
     """
 
     task: Ints
@@ -77,6 +81,8 @@ class _Rows:
     kind: Ints
     stream: Ints
     sent_bytes: Ints
+    before: Ints
+    after: Ints
 
 
 def _listed(tasks: Tasks, streams: Sequence[str]) -> _Rows:
@@ -95,7 +101,8 @@ def _listed(tasks: Tasks, streams: Sequence[str]) -> _Rows:
         (np.array(sizes, dtype=np.int64)[work], nothing),
     )
     order = np.argsort(np.concatenate(columns[1]), kind="stable")
-    return _Rows(*(np.concatenate(pair)[order] for pair in columns))
+    before, after = (np.array(side, dtype=np.int64) for side in (tasks.before, tasks.after))
+    return _Rows(*(np.concatenate(pair)[order] for pair in columns), before, after)
 
 
 def _kind(work: Work, lane: Lane | None) -> int:
@@ -117,22 +124,41 @@ def _kind(work: Work, lane: Lane | None) -> int:
             return KINDS.index("activation")
 
 
-def _causes(graph: Graph, done_s: Floats, task: Ints, timed: Bools, lengths: Sequence[int]) -> Ints:
-    """Give for each row the one whose end its task waited for, on the same rank if it is there."""
-    last = np.full(len(done_s), -1, dtype=np.int64)
-    order = np.argsort(done_s[graph.before], kind="stable")
-    last[graph.after[order]] = graph.before[order]  # of several the last is kept
+def _causes(
+    graph: Graph, done_s: Floats, task: Ints, timed: Bools, listed: Sequence[_Rows]
+) -> Ints:
+    """Give for each row the one whose end its task waited for, on the same rank if it is there.
+
+    Of several that ended at once it is one of the same rank, if that has one.
+    """
+    last = _last(done_s, graph.before, graph.after)
+    shared = np.array([len(ends) > 1 for ends in graph.ends])
     rows = np.arange(len(task))
     row = np.full(len(done_s) + 1, -1, dtype=np.int64)
     row[task[timed]] = rows[timed]
     causes = np.full(len(task), -1, dtype=np.int64)
     stop = 0
-    for length in lengths:
-        mine = rows[stop : stop + length][timed[stop : stop + length]]
+    for player, one in zip(graph.players, listed, strict=True):
+        first, stop = stop, stop + len(one.task)
+        mine = rows[first:stop][timed[first:stop]]
         row[task[mine]] = mine
-        causes[mine] = row[last[task[mine]]]
-        stop += length
+        before, after = player.place[one.before], player.place[one.after]
+        meets = shared[after]
+        own = _last(done_s, before[meets], after[meets])
+        there = np.flatnonzero(own >= 0)
+        as_late = done_s[own[there]] >= done_s[last[there]] * (1.0 - TIE)
+        cause = last.copy() if len(there) else last
+        cause[there[as_late]] = own[there[as_late]]
+        causes[mine] = row[cause[task[mine]]]
     return causes
+
+
+def _last(done_s: Floats, before: Ints, after: Ints) -> Ints:
+    """Give for each task the last to end of those that it waits for; -1 for none."""
+    last = np.full(len(done_s), -1, dtype=np.int64)
+    order = np.argsort(done_s[before], kind="stable")
+    last[after[order]] = before[order]  # of several the last is kept
+    return last
 
 
 assert DEVICE == -1  # the last column of `queues` and the last row of `kinds` are the device's
