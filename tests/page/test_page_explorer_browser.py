@@ -158,6 +158,9 @@ def test_a_click_on_a_point_of_the_cloud_shows_its_plan_in_full(live: Page) -> N
       const [x, y] = plot.at({ cloud: cloud.time_s.findIndex((_, i) => free(i)) });
       return { x, y };
     }""")
+    live.locator(".explorer-plot").scroll_into_view_if_needed()
+    # What is said of a point goes when the page is scrolled, which it hears of a frame later.
+    live.evaluate("() => new Promise((r) => requestAnimationFrame(() => requestAnimationFrame(r)))")
     live.locator(".explorer-plot").hover(position=place)
     expect(live.locator(".tooltip[data-open]")).to_be_visible()
     live.locator(".explorer-plot").click(position=place)
