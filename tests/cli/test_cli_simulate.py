@@ -212,3 +212,13 @@ def test_the_bubble_stands_beside_that_of_the_closed_form(
     assert tree["bubble"] == pytest.approx(1 / 9, abs=0.03)
     assert f"bubble {tree['bubble']:.1%}, in closed form " in asked(capsys, *words)
     assert sum(tree["critical_s"].values()) == pytest.approx(tree["played_s"])
+
+
+def test_a_step_is_drawn_where_that_is_asked_for(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "step.svg"
+    page = asked(capsys, *HERE, "--svg", str(out))
+    assert page.endswith(f"\ndrawn in {out}\n")
+    assert "gpt2, a step of " in out.read_text(encoding="utf-8")
+    assert "there is no directory" in refused(capsys, *HERE, "--svg", "nowhere/step.svg")

@@ -169,6 +169,16 @@ def test_one_rank_for_all_that_are_alike_takes_as_long_as_all(seed: int, stack: 
     few, all_ = (simulate(program, here, stack=stack, faults=f) for f in ((), faults))
     assert len(all_.alike) == size
     assert few.step_s == pytest.approx(all_.step_s, rel=1e-6)
+    of_rank = {
+        rank: usage for usage, ranks in zip(usages(few), few.alike, strict=True) for rank in ranks
+    }
+    for mine in usages(all_):
+        theirs = of_rank[mine.rank]
+        assert mine.busy_s == pytest.approx(theirs.busy_s, abs=1e-6 * few.step_s)
+        # What begins or ends at once, but for what nobody notices, can be told of either.
+        assert mine.step_s - mine.busy_s == pytest.approx(
+            theirs.step_s - theirs.busy_s, abs=1e-6 * few.step_s
+        )
 
 
 @cases

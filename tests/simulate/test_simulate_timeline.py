@@ -6,14 +6,22 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.simulate.toy import LATENCY_S, NODE_BYTES_PER_S, cluster, model, modern, plan, software
+from tests.simulate.toy import (
+    LATENCY_S,
+    NODE_BYTES_PER_S,
+    cluster,
+    model,
+    modern,
+    plan,
+    software,
+)
 
 from stretto.cluster import Cluster, Part
 from stretto.cost import Machine
 from stretto.cost.instruction import Prices
 from stretto.program.instruction import Compute, Program, Update
 from stretto.program.lower import lower
-from stretto.simulate import simulate
+from stretto.simulate import SlowRank, simulate
 from stretto.timeline import KINDS, usages
 
 WIDTH = 4
@@ -120,3 +128,19 @@ def test_rows_are_in_the_order_of_ranks_and_lists() -> None:
     order = list(zip(line.player.tolist(), line.instruction.tolist(), strict=True))
     assert order == sorted(order)
     assert set(line.rank.tolist()) == {0, 1}
+
+
+def test_where_time_goes_does_not_depend_on_how_many_ranks_are_played() -> None:
+    program = lower(model(), plan(pp=2, dp=4, tp=2, sequence=True, zero=1))
+    # So little slower that nobody notices, but each rank by itself.
+    unlike = [SlowRank(rank, 1.0 + 1e-15 * (rank + 1)) for rank in range(16)]
+    few, every = (
+        simulate(program, cluster(16), stack=modern(), faults=faults) for faults in ((), unlike)
+    )
+    assert (len(few.alike), len(every.alike)) == (2, 16)
+    assert few.step_s == pytest.approx(every.step_s)
+    kinds = {rank: u for u, ranks in zip(usages(few), few.alike, strict=True) for rank in ranks}
+    for mine in usages(every):
+        theirs = kinds[mine.rank]
+        assert mine.bubble_s == pytest.approx(theirs.bubble_s, abs=1e-9)
+        assert dict(mine.exposed_s) == pytest.approx(dict(theirs.exposed_s), abs=1e-9)

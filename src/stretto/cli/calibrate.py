@@ -52,7 +52,7 @@ def run(arguments: Sequence[str]) -> int:
     if not homes:
         problems.append(Problem("RUN", "is missing", "name a run that train has made"))
     problems += _refused(options.out, write=options.write)
-    told = [one for home in homes if (one := attempt(partial(_told, home), problems))]
+    heard = [one for home in homes if (one := attempt(partial(told, home), problems))]
     cluster = attempt(lambda: _cluster(options.cluster, homes), problems) if homes else None
     if problems or cluster is None:
         raise InputError(dict.fromkeys(problems))
@@ -62,7 +62,7 @@ def run(arguments: Sequence[str]) -> int:
     day = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
     names = [str(home.path) for home in homes]
     source = f"calibrated on {day} with {', '.join(home.path.name for home in homes)}"
-    found = calibrate(told, cluster, source=source)
+    found = calibrate(heard, cluster, source=source)
     text = f"# {source}: see docs/calibrate.md.\n{dumps(found.cluster)}"
     out = options.out or homes[0].cluster
     writes = options.write or not out.exists()
@@ -77,7 +77,7 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _told(home: RunDirectory) -> Evidence:
+def told(home: RunDirectory) -> Evidence:
     """Give what a run recorded under its present plan.
 
     Raises:

@@ -102,7 +102,8 @@ def _listed(tasks: Tasks, streams: Sequence[str]) -> _Rows:
     )
     order = np.argsort(np.concatenate(columns[1]), kind="stable")
     before, after = (np.array(side, dtype=np.int64) for side in (tasks.before, tasks.after))
-    return _Rows(*(np.concatenate(pair)[order] for pair in columns), before, after)
+    whole, rows, kind, stream, sent = (np.concatenate(pair)[order] for pair in columns)
+    return _Rows(whole, rows, kind, stream, sent, before, after)
 
 
 def _kind(work: Work, lane: Lane | None) -> int:
@@ -131,7 +132,9 @@ def _causes(
 
     Of several that ended at once it is one of the same rank, if that has one.
     """
-    last = _last(done_s, graph.before, graph.after)
+    last = np.full(len(done_s), -1, dtype=np.int64)
+    waiting, ended = _last(done_s, graph.before, graph.after)
+    last[waiting] = ended
     shared = np.array([len(ends) > 1 for ends in graph.ends])
     rows = np.arange(len(task))
     row = np.full(len(done_s) + 1, -1, dtype=np.int64)
@@ -144,21 +147,21 @@ def _causes(
         row[task[mine]] = mine
         before, after = player.place[one.before], player.place[one.after]
         meets = shared[after]
-        own = _last(done_s, before[meets], after[meets])
-        there = np.flatnonzero(own >= 0)
-        as_late = done_s[own[there]] >= done_s[last[there]] * (1.0 - TIE)
-        cause = last.copy() if len(there) else last
-        cause[there[as_late]] = own[there[as_late]]
-        causes[mine] = row[cause[task[mine]]]
+        waiting, own = _last(done_s, before[meets], after[meets])
+        late = done_s[own] >= done_s[last[waiting]] * (1.0 - TIE)
+        waiting, own = waiting[late], own[late]
+        others = last[waiting]
+        last[waiting] = own
+        causes[mine] = row[last[task[mine]]]
+        last[waiting] = others
     return causes
 
 
-def _last(done_s: Floats, before: Ints, after: Ints) -> Ints:
-    """Give for each task the last to end of those that it waits for; -1 for none."""
-    last = np.full(len(done_s), -1, dtype=np.int64)
-    order = np.argsort(done_s[before], kind="stable")
-    last[after[order]] = before[order]  # of several the last is kept
-    return last
+def _last(done_s: Floats, before: Ints, after: Ints) -> tuple[Ints, Ints]:
+    """Give tasks that wait, and for each the last to end of those that it waits for."""
+    order = np.argsort(done_s[before], kind="stable")[::-1]
+    waiting, first = np.unique(after[order], return_index=True)
+    return waiting, before[order][first]
 
 
 assert DEVICE == -1  # the last column of `queues` and the last row of `kinds` are the device's
