@@ -11,6 +11,7 @@ of them at once, but for the latency of a small message.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ from stretto.timeline.track import (
     thin,
     write,
 )
-from stretto.timeline.value import KINDS, Ints, Timeline
+from stretto.timeline.value import HEADS, KINDS, Ints, Timeline
 
 __all__ = [
     "Counters", "Recording", "Track", "forget", "join", "plan_of", "read", "recorded_steps", "thin",
@@ -154,6 +155,7 @@ class _Joiner:
         for queue, members in self._members().values():
             self._meet(queue, members)
         self.stop_s[vote] = step_s
+        self._late(kind)
         names = [queue.name for queues in self.queues for queue in queues]
         streams = (*STREAMS, *dict.fromkeys(names))
         return Recording(
@@ -188,6 +190,19 @@ class _Joiner:
             places = np.array([streams.index(q.name) for q in queues] + [0])
             found.append(np.where(part.queue >= 0, places[part.queue], alone[part.kind]))
         return np.concatenate(found)
+
+    def _late(self, kind: Ints) -> None:
+        """Let a rank that asked for a message after it had come be after what it did itself.
+
+        Asking takes a moment too; another rank saw that the message had come before.
+        """
+        alone = np.isin(kind, HEADS)
+        for first, last in itertools.pairwise(self.first):
+            line = np.flatnonzero(alone[first:last]) + first
+            line = line[np.lexsort((self.stop_s[line], self.start_s[line]))]
+            before, cause = line[:-1], self.cause[line[1:]]
+            early = (cause >= 0) & ~alone[cause] & (self.stop_s[cause] < self.stop_s[before])
+            self.cause[line[1:][early]] = before[early]
 
     def _members(self) -> dict[Hashable, tuple[Queue, list[Ints]]]:
         """Give for each queue of messages who takes part, with the rows of each in order."""
