@@ -327,6 +327,16 @@ def test_the_best_plan_that_runs_can_be_saved_and_shown(
     assert (status, "llama-3-8b" in out) == (0, True)
 
 
+def test_plans_that_are_to_run_today_are_priced_with_the_software_that_runs_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ours = as_json(capsys, *SMALL, "runs=true", "--stack", "stretto")["best"]
+    assert as_json(capsys, *SMALL, "runs=true")["best"] == ours
+    assert as_json(capsys, *SMALL, "runs=true", "--stack", "modern")["best"] != ours
+    _, out, _ = asked(capsys, *SMALL, "runs=true")
+    assert "stretto software (--stack)" in " ".join(out.split())
+
+
 def test_parts_of_a_system_are_told_by_their_kinds(capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--batch-tokens", "512Ki", "--seq", "4096", "--top", "0")
     _, out, _ = asked(capsys, "plan", "llama-3-8b", "--cluster", "two-sites", *words)

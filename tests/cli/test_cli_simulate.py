@@ -112,7 +112,7 @@ def test_a_plan_is_read_from_its_file_and_has_as_many_devices_as_it_uses(
     assert main(["show", "gpt2", "dp=2", "--toml"]) == 0
     plan.write_text(capsys.readouterr().out, encoding="utf-8")
     page = asked(capsys, "simulate", str(plan), "gpt2", "--cluster", "h100")
-    assert "dp 2" in page and "modern software" in page
+    assert "dp 2" in page and "stretto software" in page
 
 
 def test_all_that_is_wrong_is_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,8 +28,9 @@ from stretto.cost.memory import FRAGMENTS, MOMENTS, PARTS, RESERVE_BYTES, Memory
 MACHINE = Machine.of(find("a100x64"))
 
 FUSED = {
-    "fused_attention": 1, "kept_copies": 0, "kept_norm": 0, "kept_mask_bytes": 0,
-    "kept_score_bytes": 0, "logit_bytes": 8, "logits_split": 1, "update_bytes": 0,
+    "fused_attention": 1, "kept_copies": 0, "kept_norm": 0, "kept_gathered": 0,
+    "kept_mask_bytes": 0, "kept_score_bytes": 0, "logit_bytes": 8, "logits_split": 1,
+    "update_bytes": 0,
 }  # fmt: skip
 GPT_2021 = FUSED | {"fused_attention": 0, "kept_mask_bytes": 1, "kept_score_bytes": 5}
 """Softmax, its dropout and the dropout's mask keep 2 + 2 + 1 bytes of a score."""
@@ -243,6 +244,14 @@ def test_unfused_kernels_keep_copies_of_queries_keys_gates_and_norms() -> None:
     assert float(extra) == 8192 * (8192 + 2048 + 28672 + 2 * 4 * 8192)
 
 
+def test_norms_that_stay_gathered_keep_their_results_whole_and_nothing_else() -> None:
+    plan = choice(tp=4, sequence=1)
+    more = used(shape(layers=1, vocab=1), plan, kept_gathered=1).kept_bytes
+    more = more - used(shape(layers=1, vocab=1), plan).kept_bytes
+    # Two norms of 4,096 values of 2 bytes, of which a quarter is kept otherwise.
+    assert float(more) == 8192 * 2 * 2 * 4096 * 3 / 4
+
+
 def test_products_in_8_bits_keep_their_inputs_in_8_bits() -> None:
     llama = shape(layers=1, kv_heads=8, ff=14336, ups=2, vocab=1)
     less = used(llama, choice()).kept_bytes
@@ -356,6 +365,18 @@ def test_the_loss_holds_the_logits_of_a_ranks_share_of_the_vocabulary(
     # And the inputs of the last norm and of the output layer.
     assert float(use.loss_bytes) == 8192 * (14 * 512000 / ranks + 2 * 2 * 4096)
     assert float(use.work_bytes) == 0
+
+
+def test_logits_that_their_gradient_overwrites_take_their_own_precision() -> None:
+    plan = choice(optimizer_offload=1, **FULL)
+    use = used(shape(vocab=512000), plan, logit_bytes=0)
+    assert float(use.loss_bytes) == 8192 * (2 * 512000 + 2 * 2 * 4096)
+
+
+def test_gpipe_holds_the_logits_of_all_micro_batches() -> None:
+    gpipe = choice(schedule=SCHEDULES.index("gpipe"), micro_batches=16, **FULL)
+    one = used(shape(vocab=512000), choice(micro_batches=16, **FULL)).loss_bytes
+    assert float(used(shape(vocab=512000), gpipe).loss_bytes) == 16 * float(one)
 
 
 def test_vocabulary_parallelism_splits_logits_over_the_pipeline() -> None:

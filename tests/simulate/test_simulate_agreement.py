@@ -13,6 +13,8 @@ from tests.simulate.toy import model, modern, plan, silent, software
 from stretto.cluster import find
 from stretto.cost import Machine, cost
 from stretto.cost.instruction import Prices
+from stretto.cost.stacks import own
+from stretto.model import Model
 from stretto.plan import Batch, Memory, Numerics, Pipeline, Plan
 from stretto.presets import preset
 from stretto.program.instruction import Compute, Phase, Program
@@ -20,10 +22,28 @@ from stretto.program.lower import lower
 from stretto.schedule import SCHEDULES, Action, Pass
 from stretto.simulate import simulate
 from stretto.timeline import Timeline
+from stretto.timeline.memory import curve
 
 # ── the estimate ─────────────────────────────────────────────────────────────────────────────────
 
 LAYERS = 16
+
+
+def even(
+    name: str, *, micro_batches: int, micro_batch: int, recompute: Any, schedule: Any,
+    seq: int = 4096, **words: Any,
+) -> tuple[Model, Plan]:  # fmt: skip
+    """Give a model and a plan whose stages have equally many layers."""
+    words = {"pp": 1, "dp": 1, "tp": 1, "zero": 0, "sequence": True} | words
+    pp, dp = words["pp"], words["dp"]
+    chosen = Plan.of(
+        **words,
+        pipeline=Pipeline(schedule, (0, *(1 + 2 * LAYERS // pp * i for i in range(1, pp)))),
+        memory=Memory(recompute),
+        numerics=Numerics("bfloat16"),
+        batch=Batch(dp * micro_batches * micro_batch, micro_batch, seq),
+    )
+    return replace(preset(name), layers=LAYERS), chosen
 
 
 def difference(name: str, *, micro_batches: int, micro_batch: int = 4, recompute: Any = "none",
@@ -32,16 +52,10 @@ def difference(name: str, *, micro_batches: int, micro_batch: int = 4, recompute
 
     Stages have equally many layers, as the closed form takes them to have.
     """
-    words = {"pp": 1, "dp": 1, "tp": 1, "zero": 0, "sequence": True} | words
-    pp, dp = words["pp"], words["dp"]
-    subject = replace(preset(name), layers=LAYERS)
-    chosen = Plan.of(
-        **words,
-        pipeline=Pipeline(schedule, (0, *(1 + 2 * LAYERS // pp * i for i in range(1, pp)))),
-        memory=Memory(recompute),
-        numerics=Numerics("bfloat16"),
-        batch=Batch(dp * micro_batches * micro_batch, micro_batch, 4096),
-    )
+    subject, chosen = even(
+        name, micro_batches=micro_batches, micro_batch=micro_batch, recompute=recompute,
+        schedule=schedule, **words,
+    )  # fmt: skip
     here = find(on, devices=chosen.mesh.size)
     line = simulate(lower(subject, chosen), here, stack=modern())
     estimated = cost(subject, chosen, cluster=here, stack=modern()).time.total_s
@@ -69,6 +83,19 @@ ALONE: tuple[dict[str, Any], ...] = (
     {"tp": 8, "dp": 2, "zero": 1},
     {"tp": 8, "pp": 2, "micro_batches": 4},
 )
+
+
+@pytest.mark.parametrize("words", ALONE, ids=str)
+def test_what_our_own_software_is_estimated_to_allocate_its_program_allocates_within_9_percent(
+    words: dict[str, Any],
+) -> None:
+    options = {"micro_batches": 4, "micro_batch": 1, "recompute": "none", "schedule": "1f1b"}
+    subject, chosen = even("llama-3-8b", **(options | words), seq=8192)
+    here, program = find("dgx-h100", devices=chosen.mesh.size), lower(subject, chosen)
+    line = simulate(program, here, stack=own(here))
+    played = max(curve(line, program, i).total_bytes.max() for i in range(len(line.alike)))
+    use = cost(subject, chosen, cluster=here, stack=own(here)).memory
+    assert float(use.allocated_bytes) == pytest.approx(float(played), rel=0.09)
 
 
 @pytest.mark.parametrize("words", ALONE, ids=str)

@@ -230,7 +230,8 @@ def _parser() -> Parser:
     )  # fmt: skip
     add(
         "--stack", metavar="NAME",
-        help=f"software: {', '.join(stacks.names())} (default: {stacks.DEFAULT})",
+        help=f"software: {', '.join(stacks.names())} "
+        f"(default: {stacks.DEFAULT}; with runs=true ours)",
     )  # fmt: skip
     add(
         "--survivors", nargs="?", type=int, const=0, metavar="N",

@@ -17,7 +17,7 @@ from stretto.cli.say import attempt
 from stretto.cluster import Cluster, find
 from stretto.cluster.names import split
 from stretto.cost import stack
-from stretto.cost.stacks import DEFAULT
+from stretto.cost.stacks import DEFAULT, own, own_name
 from stretto.errors import ClusterError, InputError, Problem
 from stretto.plan import DType, Matrix
 from stretto.search import TOKENS_PER_PARAMETER, Constraint, Task
@@ -73,9 +73,12 @@ def request(options: argparse.Namespace, keys: Pairs, problems: list[Problem]) -
     problems += _word_problems(options, keys)
     demands = _constraints(options.constraint, problems)
     own = _constraints([f"{name}={_text(value)}" for name, value in keys], problems)
-    problems += contradictions(own if options.why_not else (*demands, *own))
+    binding = own if options.why_not else (*demands, *own)
+    problems += contradictions(binding)
     notes: list[str] = []
-    task = _task(options, notes, problems)
+    here = any(c.key == "runs" and c.sign == "=" and 1.0 in c.values for c in binding)
+    named = options.stack or (None if here else DEFAULT)
+    task = _task(options, named, notes, problems)
     problems += survivor_problems(options.survivors, task)
     if options.confirm is not None and options.confirm < 1:
         problems.append(Problem("--confirm", f"is {options.confirm}", "use 1 or more"))
@@ -83,8 +86,8 @@ def request(options: argparse.Namespace, keys: Pairs, problems: list[Problem]) -
         rule = f"a device of {task.cluster.name} has no price"
         problems.append(Problem("--objective", rule, "state price_usd_per_hour in its file"))
     tokens = attempt(lambda: _tokens(options.tokens, task, notes), problems)
-    if options.stack is None:
-        notes.append(f"{DEFAULT} software (--stack)")
+    if options.stack is None and task is not None:
+        notes.append(f"{named or own_name(task.cluster)} software (--stack)")
     if problems or task is None or tokens is None:
         raise InputError(dict.fromkeys(problems))
     return Request(task, tokens, demands, own, tuple(notes))
@@ -110,15 +113,18 @@ def _word_problems(options: argparse.Namespace, keys: Pairs) -> Iterator[Problem
         yield Problem(str(file), f"there is no directory {file.parent}", "make it first")
 
 
-def _task(options: argparse.Namespace, notes: list[str], problems: list[Problem]) -> Task | None:
-    """Give what to search for; add to `notes` what was assumed."""
+def _task(
+    options: argparse.Namespace, software: str | None, notes: list[str], problems: list[Problem]
+) -> Task | None:
+    """Give what to search for, with the software that is named or ours; add what was assumed."""
     named, where = options.model[:1], options.cluster
     model = attempt(lambda: model_of(named[0]), problems) if named else None
     cluster = None
     if where is not None:
         cluster = attempt(lambda: find(where, devices=options.devices), problems)
-    software = attempt(lambda: stack(options.stack or DEFAULT), problems)
-    if model is None or cluster is None or software is None:
+    ours = own(cluster) if cluster is not None else None
+    priced = attempt(lambda: stack(software), problems) if software else ours
+    if model is None or cluster is None or priced is None:
         return None
     seq = options.seq
     if seq is None:
@@ -130,7 +136,7 @@ def _task(options: argparse.Namespace, notes: list[str], problems: list[Problem]
         batch = _batch(options.batch_tokens, seq, cluster)
         notes.extend([batch.note] if batch.note else [])
         whole = _system(where, cluster)
-        return Task(model, cluster, batch.count, seq, dtype, matrix, software, whole)
+        return Task(model, cluster, batch.count, seq, dtype, matrix, priced, whole)
 
     return attempt(made, problems)
 

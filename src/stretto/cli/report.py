@@ -110,16 +110,18 @@ def _plan(
     """
     from stretto.cli.shown import Where, of_plan
     from stretto.cost import stack
-    from stretto.cost.stacks import DEFAULT
+    from stretto.cost.stacks import DEFAULT, own, own_name
 
     plan, model = subject(options.words, keys, problems)
-    name = options.stack or DEFAULT
-    software = attempt(lambda: stack(name), problems)
+    software = attempt(lambda: stack(options.stack or DEFAULT), problems)
     if plan is not None and model is not None:
         where = cluster or local(devices=plan.mesh.size)
         problems += plan.check(model, where)
     if problems or plan is None or model is None or software is None:
         raise InputError(problems)
+    name = options.stack or DEFAULT
+    if options.stack is None and not (*model.unsupported, *plan.unsupported(model)):
+        name, software = own_name(where), own(where)  # it runs here
     first = Path(options.words[0]) if options.words else Path()
     title = first.stem if first.suffix == ".toml" else model.name or "plan"
     return of_plan(title, model, plan, where=Where(where, software, name), say=_say)
@@ -153,7 +155,8 @@ def _parser() -> Parser:
         metavar="C",
         help="where it runs: NAMExDEVICES or a file (default: what the run says, or this machine)",
     )
-    add("--stack", metavar="S", help="the software that a plan is priced for (default: modern)")
+    about = "the software that a plan is priced for (default: ours if it runs it, else modern)"
+    add("--stack", metavar="S", help=about)
     add(
         "--out",
         type=Path,

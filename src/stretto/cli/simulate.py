@@ -14,7 +14,7 @@ from stretto.cli.plans import in_words
 from stretto.cli.rundir import refusing
 from stretto.cli.simulate_request import STEPS, Request, halts, request
 from stretto.cost import cost
-from stretto.cost.stacks import DEFAULT, names
+from stretto.cost.stacks import OWN, names
 from stretto.errors import Problem
 from stretto.program.instruction import Program
 from stretto.program.lower import lower
@@ -213,7 +213,7 @@ def _parser() -> Parser:
     )  # fmt: skip
     add(
         "--stack", metavar="NAME",
-        help=f"software: {', '.join(names())} (default: {DEFAULT}; of a run, ours)",
+        help=f"software: {', '.join(names())} (default: ours, {OWN})",
     )  # fmt: skip
     for name, shape, what in _WRONG:
         add(f"--{name}", action="append", default=[], metavar=shape, help=what)

@@ -17,7 +17,7 @@ from stretto.cli.say import attempt
 from stretto.cli.subject import devices_of, subject
 from stretto.cluster import Cluster, local
 from stretto.cost import Stack, stack
-from stretto.cost.stacks import DEFAULT, own
+from stretto.cost.stacks import own, own_name
 from stretto.errors import InputError, Problem
 from stretto.model import Model
 from stretto.plan import Plan
@@ -104,7 +104,7 @@ def request(options: argparse.Namespace, keys: Pairs, problems: list[Problem]) -
     home = RunDirectory(Path(options.words[0])) if options.words else None
     run = home if home is not None and home.is_one else None
     cluster = attempt(lambda: _cluster(options.cluster, run, plan), problems)
-    software = attempt(lambda: _software(options.stack, run, cluster), problems)
+    software = attempt(lambda: _software(options.stack, cluster), problems)
     counts, ranks, chance = None, tuple[int, ...](), None
     if plan is not None and model is not None:
         problems += plan.obstacles(model)
@@ -232,11 +232,9 @@ def _cluster(name: str | None, run: RunDirectory | None, plan: Plan | None) -> C
     return local(devices=plan.mesh.size)
 
 
-def _software(
-    name: str | None, run: RunDirectory | None, cluster: Cluster | None
-) -> tuple[str, Stack] | None:
+def _software(name: str | None, cluster: Cluster | None) -> tuple[str, Stack] | None:
     if name is not None:
         return name, stack(name)
     if cluster is None:
         return None
-    return ("our runtime", own(cluster)) if run is not None else (DEFAULT, stack(DEFAULT))
+    return own_name(cluster), own(cluster)

@@ -148,7 +148,8 @@ def memory(p: Pricing) -> MemoryUse:
     """Give the bytes of the fullest rank at its fullest moment.
 
     The first stage has the most micro-batches in flight; the second has nearly as many and may have
-    more layers; the rank of the output layer has the logits; any may be fullest in the update.
+    more layers; under `zb-v` the last may have more of few. The rank of the output layer has the
+    logits; any may be fullest in the update.
     """
     c, layers = p.choice, p.shape.layers
     most = ceil_div(layers, c.pp * c.interleave) * c.interleave
@@ -163,9 +164,10 @@ def memory(p: Pricing) -> MemoryUse:
         loss_use(p, _rank(p, last, most - spared, ends=late), kept=kept),
         update_use(p, _rank(p, first, most - spared, ends=np.maximum(early, late))),
     ]
-    if np.any(spared > 0):
-        second = _rank(p, np.minimum(1, c.pp - 1), most, ends=np.zeros(()))
-        uses.append(block_use(p, second, kept=kept, work=work))
+    if np.any((spared > 0) | _is(p, "zb-v")):
+        index = np.where(_is(p, "zb-v"), c.pp - 1, np.minimum(1, c.pp - 1))
+        inner = _rank(p, index, most, ends=np.zeros(()))
+        uses.append(block_use(p, inner, kept=kept, work=work))
     return functools.reduce(fuller, uses)
 
 
@@ -206,9 +208,10 @@ def loss_use(p: Pricing, rank: Rank, *, kept: Number) -> MemoryUse:
     shape, c, stack = p.shape, p.choice, p.stack
     shares = np.where(_is(p, "vocabulary"), c.pp, 1.0)
     ranks = shares * np.where(stack.logits_split > 0, c.tp, 1.0)
-    logits = shape.heads_out * stack.logit_bytes * shape.vocab / ranks
-    # Inputs of the last norm and of the output layer.
-    held_bytes = p.tokens * (logits + 2 * c.value_bytes * _stream(p))
+    logits = shape.heads_out * np.maximum(stack.logit_bytes, c.value_bytes) * shape.vocab / ranks
+    # With inputs of the last norm and of the output layer; GPipe predicts all before it goes back.
+    flight = np.where(_is(p, "gpipe"), c.micro_batches, 1.0)
+    held_bytes = flight * p.tokens * (logits + 2 * c.value_bytes * _stream(p))
     head = shape.vocabulary_parameters / (c.tp * shares)
     moved = np.where(c.zero >= 3, (2 * c.value_bytes + c.gradient_bytes) * head, 0.0)
     return _running(p, rank, kept=kept, moment=1.0, loss_bytes=held_bytes, transfer_bytes=moved)
@@ -340,7 +343,8 @@ def _saved(p: Pricing, experts: Number) -> Saved:
         core=scores * heads,
         out=w * out,
         matrix=w * products + read * visits * shape.embed,
-        pointwise=2 * (read + w * stack.kept_norm + stack.kept_mask_bytes) * stream
+        pointwise=2 * (w * stack.kept_norm + stack.kept_mask_bytes) * stream
+        + 2 * read * np.where(stack.kept_gathered > 0, shape.embed, stream)
         + w * (latent + stack.kept_copies * (query + keys) + gates)
         + read * (ff + np.where(narrow, out, 0.0)),
     )

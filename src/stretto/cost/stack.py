@@ -42,9 +42,11 @@ class Stack:
         kept_copies: Copies that rotations of queries and keys, and activations of gates, keep
             beside what fused ones do.
         kept_norm: Values of the stream's width that a norm keeps besides its input and result.
+        kept_gathered: 1 where the inputs of products, split between tensor-parallel ranks, are kept
+            gathered rather than gathered again (Korthikanti et al., 2022).
         kept_mask_bytes: Of dropout's mask, kept for each value that is added to the stream.
         kept_score_bytes: Kept for each score where attention is not fused.
-        logit_bytes: Held for each logit at the loss.
+        logit_bytes: Held for each logit at the loss; at least its own are.
         logits_split: 1 where tensor-parallel ranks split the logits.
         update_bytes: Held for each element that the optimizer updates, besides its state.
         step_s: Seconds of a step that depend on nothing else.
@@ -78,6 +80,7 @@ class Stack:
     optimizer_bytes: Number
     kept_copies: Number
     kept_norm: Number
+    kept_gathered: Number
     kept_mask_bytes: Number
     kept_score_bytes: Number
     logit_bytes: Number

@@ -91,13 +91,18 @@ def stack(name: str = DEFAULT, *, kernel: str | None = None) -> Stack:
     return record(Stack, **{f.name: constants[f.name] for f in fields(Stack)})
 
 
+def own_name(cluster: Cluster) -> str:
+    """Give the name of our own runtime's generation, as it is on a cluster."""
+    return OWN_ON_HOSTS if cluster.device.host else OWN
+
+
 def own(cluster: Cluster) -> Stack:
     """Give our own runtime, as it is on a cluster: what was measured there, else as everywhere.
 
     Raises:
         InputError: The cluster states constants that no software has.
     """
-    base = stack(OWN_ON_HOSTS if cluster.device.host else OWN)
+    base = stack(own_name(cluster))
     known = tuple(f.name for f in fields(Stack))
     problems = [
         _unknown(f"{cluster.name}: software", name, known)

@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from stretto import nn
 from stretto.model import Model, Segment
 from stretto.program.instruction import Buffer, Compute, Role
-from stretto.runtime.rank import Rank
+from stretto.runtime.rank import DTYPES, Rank
 
 Runner = Callable[[dict[str, Tensor], dict[str, Any]], dict[str, Any]]
 """(parameters, values) → values."""
@@ -30,12 +31,13 @@ class Graph:
 
     Attributes:
         leaves: What gradients are wanted of, by name.
-        outputs: What was written, by name, attached to the graph of autograd.
+        outputs: Where what was written left the graph of autograd, by name: not the tensors
+            themselves, which nobody needs once they have moved on.
         recalled: Gathered parameters, which the backward puts here before it runs.
     """
 
     leaves: tuple[tuple[str, Tensor], ...]
-    outputs: dict[str, Tensor]
+    outputs: dict[str, GradientEdge]
     recalled: dict[str, Tensor]
 
 
@@ -74,7 +76,7 @@ def forward(rank: Rank, compute: Compute) -> Callable[[], None]:
         outputs = {n: made[n] for n, _ in compute.writes}
         if keep:
             leaves = (*((n, t) for n, t in values.items() if n in real), *weights)
-            attached = {n: t for n, t in outputs.items() if n in differentiable}
+            attached = {n: get_gradient_edge(t) for n, t in outputs.items() if n in differentiable}
             rank.buffers[compute.graph] = Graph(leaves, attached, recalled)
             for _, leaf in passing:
                 leaf.data = leaf.new_empty(0)
@@ -89,6 +91,7 @@ def backward(rank: Rank, compute: Compute) -> Callable[[], None]:
     """Bind a backward."""
     scale = rank.program.loss_scale
     places = dict((*compute.writes, *compute.gradients))
+    wide = nn.accumulation(DTYPES[rank.program.plan.numerics.dtype])
 
     def go() -> None:
         graph: Graph = rank.buffers[compute.graph]
@@ -98,9 +101,9 @@ def backward(rank: Rank, compute: Compute) -> Callable[[], None]:
         addends = rank.addends(compute.adds)
         began = time.perf_counter()
         if "loss" in graph.outputs:
-            given["loss"] = torch.full_like(graph.outputs["loss"], scale)
+            given["loss"] = torch.full((), scale, dtype=wide, device=rank.device)
         found: tuple[Tensor | None, ...] = torch.autograd.grad(
-            [t for n, t in graph.outputs.items() if n in given],
+            [edge for n, edge in graph.outputs.items() if n in given],
             [t for _, t in graph.leaves],
             [given[n] for n in graph.outputs if n in given],
             allow_unused=True,  # a bias that another rank adds

@@ -41,8 +41,8 @@ def changes(program: Program, stage: StageProgram) -> Ints:
     """Give by how many bytes each instruction changes what a rank holds, by role.
 
     A buffer is held from the instruction that first writes it to the one that frees it; but what a
-    compute with a graph reads and writes is held until the graph is freed, for autograd keeps it,
-    and so are the values that only the graph has.
+    compute with a graph reads is held until the graph is freed, for autograd keeps it, and so are
+    the values that only the graph has.
 
     Returns:
         Bytes, (instructions, roles); a column sums to zero.
@@ -54,7 +54,7 @@ def changes(program: Program, stage: StageProgram) -> Ints:
             given = ledger.free(instruction.buffers)
         else:
             given = ledger.write(instruction.output)
-            if isinstance(instruction, Compute) and instruction.phase is not Phase.BACKWARD:
+            if isinstance(instruction, Compute):
                 given = [*given, *ledger.keep(instruction)]
         for role, size in given:
             found[i, ROLES.index(role)] += size
@@ -66,8 +66,9 @@ class _Ledger:
 
     Attributes:
         live: Buffers that may be read.
-        keepers: Of each buffer how many graphs keep it.
-        graphs: What each graph keeps besides: buffers, and bytes of its own.
+        keepers: Of each buffer how many keep it.
+        kept: What a graph keeps besides, or a gradient that overwrote it: buffers, and bytes of
+            its own.
     """
 
     def __init__(self, program: Program, stage: StageProgram) -> None:
@@ -76,7 +77,7 @@ class _Ledger:
         self.size |= dict.fromkeys(_borrowed(program, stage), 0)
         self.live = set(stage.resting(*STAYS))
         self.keepers: dict[Buffer, int] = {}
-        self.graphs: dict[Buffer, tuple[tuple[Buffer, ...], int]] = {}
+        self.kept: dict[Buffer, tuple[tuple[Buffer, ...], int]] = {}
 
     def write(self, names: Iterable[Buffer]) -> list[tuple[Role, int]]:
         """Take buffers that are written; give what comes to be held."""
@@ -85,24 +86,34 @@ class _Ledger:
         return [(self.buffers[name].role, self.size[name]) for name in new]
 
     def keep(self, compute: Compute) -> Iterator[tuple[Role, int]]:
-        """Take what the graph of a compute keeps; give what comes to be held by it alone."""
-        if compute.graph:
-            segments = self.program.segments(compute)
-            real = {v.name for s in segments for v in (*s.reads, *s.writes) if v.kind == "real"}
-            names = tuple(b for n, b in (*compute.values, *compute.writes) if n in real)
-            for name in names:
-                self.keepers[name] = self.keepers.get(name, 0) + 1
+        """Take what a compute leaves in the keeping of its graph, or of what it wrote in place.
+
+        Autograd keeps what a forward read; the gradient of logits overwrites what their sums kept.
+        """
+        segments = self.program.segments(compute)
+        if compute.phase is Phase.BACKWARD:
+            if any(s.name == "sums" for s in segments):
+                logits = self.kept[compute.graph][0][:1]  # what the sums read first
+                for name in (b for n, b in compute.writes if n == "logits"):
+                    self._holds(name, logits, own=0)
+        elif compute.graph:
+            real = {v.name for s in segments for v in s.reads if v.kind == "real"}
             own = kept_bytes(self.program, compute)
-            self.graphs[compute.graph] = names, own
+            self._holds(compute.graph, [b for n, b in compute.values if n in real], own=own)
             yield Role.GRAPH, own
+
+    def _holds(self, keeper: Buffer, names: Iterable[Buffer], *, own: int) -> None:
+        self.kept[keeper] = tuple(names), own
+        for name in self.kept[keeper][0]:
+            self.keepers[name] = self.keepers.get(name, 0) + 1
 
     def free(self, names: Iterable[Buffer]) -> list[tuple[Role, int]]:
         """Take buffers that are freed; give what is held no longer."""
         gone = []
         for name in names:
             self.live.discard(name)
-            if name in self.graphs:
-                kept, own = self.graphs.pop(name)
+            if name in self.kept:
+                kept, own = self.kept.pop(name)
                 gone.append((Role.GRAPH, -own))
                 for one in kept:
                     self.keepers[one] -= 1
