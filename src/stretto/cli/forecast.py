@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from stretto.cli.arguments import Parser
 from stretto.cli.forecast_request import request
-from stretto.cost import stacks
+from stretto.cli.software import SOFTWARE
 from stretto.errors import MachineError, Problem
 from stretto.forecast.answer import answer
 from stretto.forecast.toml import DEFAULT, names
@@ -106,7 +106,7 @@ def _parser() -> Parser:
     add("words", nargs="*", metavar="PLAN, MODEL, key=value", help="see above")
     add("--cluster", metavar="C", help="on what: h100x64, frontierx1024, or a TOML file")
     add("--tokens", metavar="T", help="of the whole training: 15T (default: 20 a parameter)")
-    add("--stack", metavar="NAME", help=f"software (default: {stacks.DEFAULT})")
+    add("--stack", metavar="NAME", help=SOFTWARE)
     add("--devices", type=int, metavar="N", help="how many train, where no plan says")
     add("--step", metavar="TIME", help="of a step, where no plan says: 7.5s")
     add("--steps", type=int, metavar="N", help="how many, where no plan says")

@@ -12,10 +12,10 @@ from functools import partial
 from stretto.cli.arguments import Pairs
 from stretto.cli.forecast_setup import PER_DEVICE_BYTES, Trained, setup_of
 from stretto.cli.say import attempt
+from stretto.cli.software import software
 from stretto.cli.subject import devices_of, subject
 from stretto.cluster import Cluster, find
-from stretto.cost import cost, stack
-from stretto.cost.stacks import DEFAULT as STACK
+from stretto.cost import cost
 from stretto.errors import InputError, Problem
 from stretto.forecast import Failures, Job, Setup, Spares
 from stretto.forecast import toml as known
@@ -129,20 +129,22 @@ def _planned(
     if options.cluster is None:
         problems.append(Problem("--cluster", "is missing", "write --cluster h100x64"))
     plan, model = subject(options.words, keys, problems)
-    software = attempt(lambda: stack(options.stack or STACK), problems)
     tokens = attempt(lambda: _tokens(options.tokens, model, notes), problems)
-    if plan is None or options.cluster is None:
+    where: str | None = options.cluster
+    cluster = attempt(lambda: _cluster(where, plan), problems) if where and plan else None
+    with_what = attempt(
+        lambda: software(options.stack, plan=plan, model=model, cluster=cluster), problems
+    )
+    if plan is not None and model is not None and cluster is not None:
+        problems += plan.check(model, cluster)
+    if plan is None or model is None or cluster is None or tokens is None or with_what is None:
         return None
-    where: str = options.cluster
-    cluster = attempt(lambda: _cluster(where, plan), problems)
-    if model is None or cluster is None or software is None or tokens is None:
-        return None
-    problems += plan.check(model, cluster)
     if problems:
         return None
+    name, constants = with_what
     if options.stack is None:
-        notes.append(f"{STACK} software (--stack)")
-    estimate = cost(model, plan, cluster=cluster, stack=software)
+        notes.append(f"{name} software (--stack)")
+    estimate = cost(model, plan, cluster=cluster, stack=constants)
     devices, idle_w = plan.mesh.size, cluster.device.power_w.idle
     a_step = plan.batch.sequences * plan.batch.seq
     job = Job(math.ceil(tokens / a_step), float(estimate.time.total_s), devices, cluster.per_node)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from stretto.cli.arguments import Pairs, Parser
 from stretto.cli.rundir import RunDirectory, refusing
 from stretto.cli.say import attempt
+from stretto.cli.software import SOFTWARE, software
 from stretto.cli.subject import subject
 from stretto.cluster import Cluster, find, local
 from stretto.errors import InputError, Problem
@@ -109,22 +110,20 @@ def _plan(
         InputError: All that is wrong.
     """
     from stretto.cli.shown import Where, of_plan
-    from stretto.cost import stack
-    from stretto.cost.stacks import DEFAULT, own, own_name
 
     plan, model = subject(options.words, keys, problems)
-    software = attempt(lambda: stack(options.stack or DEFAULT), problems)
-    if plan is not None and model is not None:
-        where = cluster or local(devices=plan.mesh.size)
-        problems += plan.check(model, where)
-    if problems or plan is None or model is None or software is None:
+    here = cluster or (local(devices=plan.mesh.size) if plan is not None else None)
+    with_what = attempt(
+        lambda: software(options.stack, plan=plan, model=model, cluster=here), problems
+    )
+    if plan is not None and model is not None and here is not None:
+        problems += plan.check(model, here)
+    if problems or plan is None or model is None or here is None or with_what is None:
         raise InputError(problems)
-    name = options.stack or DEFAULT
-    if options.stack is None and not (*model.unsupported, *plan.unsupported(model)):
-        name, software = own_name(where), own(where)  # it runs here
+    name, constants = with_what
     first = Path(options.words[0]) if options.words else Path()
     title = first.stem if first.suffix == ".toml" else model.name or "plan"
-    return of_plan(title, model, plan, where=Where(where, software, name), say=_say)
+    return of_plan(title, model, plan, where=Where(here, constants, name), say=_say)
 
 
 def _read(name: str, metrics: Metrics) -> None:
@@ -155,8 +154,7 @@ def _parser() -> Parser:
         metavar="C",
         help="where it runs: NAMExDEVICES or a file (default: what the run says, or this machine)",
     )
-    about = "the software that a plan is priced for (default: ours if it runs it, else modern)"
-    add("--stack", metavar="S", help=about)
+    add("--stack", metavar="S", help=SOFTWARE)
     add(
         "--out",
         type=Path,
