@@ -17,7 +17,10 @@ from typing import Any
 import pytest
 
 from stretto.cli import main
+from stretto.cli.rundir import RunDirectory
 from stretto.huggingface import read_config
+from stretto.page.incidents import incidents
+from stretto.page.metrics import Metrics
 from stretto.plan import Plan
 
 Write = Callable[..., str]
@@ -103,6 +106,10 @@ def test_a_run_learns_and_says_how_well_beside_a_unigram_model(trained: tuple[Pa
     assert out.count("▸") == 3  # what it wrote
 
 
+def test_a_run_keeps_the_name_of_its_model(trained: tuple[Path, str]) -> None:
+    assert RunDirectory(trained[0]).read().model.name == "tiny"
+
+
 def test_a_run_keeps_all_that_decided_it(trained: tuple[Path, str]) -> None:
     run, out = trained
     assert {p.name for p in run.iterdir() if not p.name.startswith("events.")} == {
@@ -123,15 +130,26 @@ def test_a_run_keeps_all_that_decided_it(trained: tuple[Path, str]) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "plan", [("dp=1", "tp=2"), ("pp=2", "dp=2", "zero=3", "memory.recompute=full")]
+@pytest.fixture(
+    scope="module",
+    params=[("dp=1", "tp=2"), ("pp=2", "dp=2", "zero=3", "memory.recompute=full")],
+    ids="-".join,
 )
-def test_a_run_that_goes_on_under_another_plan_has_the_losses_of_one_that_never_stopped(
-    plan: tuple[str, ...], trained: tuple[Path, str], home: Path
-) -> None:
-    run = half(trained[0], home / "-".join(plan).replace("=", ""))
-    status, out, err = finish(start("train", "--resume", run.name, *plan, "--trace", home=home))
+def resumed(
+    trained: tuple[Path, str], home: Path, request: pytest.FixtureRequest
+) -> tuple[Path, str]:
+    """The run from its first checkpoint on under another plan, and what it printed."""
+    run = half(trained[0], home / "-".join(request.param).replace("=", ""))
+    words = ("train", "--resume", run.name, *request.param, "--trace")
+    status, out, err = finish(start(*words, home=home))
     assert (status, err) == (0, "")
+    return run, out
+
+
+def test_a_run_that_goes_on_under_another_plan_has_the_losses_of_one_that_never_stopped(
+    resumed: tuple[Path, str], trained: tuple[Path, str]
+) -> None:
+    run, out = resumed
     # The third step after each start was recorded, each under its own plan.
     assert f"2 recorded steps for https://ui.perfetto.dev in {run.name}/trace.json" in out
     traced = json.loads((run / "trace.json").read_text())["traceEvents"]
@@ -143,6 +161,27 @@ def test_a_run_that_goes_on_under_another_plan_has_the_losses_of_one_that_never_
     assert losses(run) == pytest.approx(losses(trained[0]), rel=1e-9)
     assert records(run)[-1]["valid_loss"] == pytest.approx(records(trained[0])[-1]["valid_loss"])
     assert "held-out loss" in out
+
+
+def test_a_restart_is_marked_at_the_step_of_its_checkpoint_with_what_changed_of_the_plan(
+    resumed: tuple[Path, str],
+) -> None:
+    run, _ = resumed
+    starts = [i for i in happened(run) if i["kind"] in ("start", "restart")]
+    assert [(i["kind"], i["step"]) for i in starts] == [("start", 0), ("restart", 3)]
+    mesh = Plan.from_toml((run / "plan.toml").read_text()).mesh
+    first, again = (i["text"] for i in starts)
+    assert first.startswith("began with 2 ranks on ")
+    assert again.startswith(f"went on with {mesh.size} ranks on ")
+    _, changed = again.split("; plan: ")
+    for axis, extent in (("dp", 2), ("tp", 1), ("pp", 1)):
+        now = mesh.extent(axis)
+        assert (f"mesh.{axis} {extent} → {now}" in changed) == (now != extent)
+    assert "batch.seq " not in changed
+
+
+def happened(run: Path) -> list[dict[str, Any]]:
+    return incidents(run, Metrics(run / "metrics.jsonl").read())
 
 
 def half(run: Path, to: Path) -> Path:
@@ -166,6 +205,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_an_older_one_and_that_is_said(
     assert status == 0
     assert f"step-{STEPS:08}: rank-00001.safetensors" in err
     assert [r["step"] for r in records(run)] == list(range(1, 8))
+    assert [i["step"] for i in happened(run) if i["kind"] == "restart"] == [STEPS // 2]
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on_and_so_does_sigterm(home: Path) -> None:

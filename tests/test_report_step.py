@@ -54,7 +54,7 @@ def test_messages_are_told_by_what_they_are_for() -> None:
     (usage,) = usages(line)
     first, times, *rest = step_lines(line, program)
     assert first.endswith(", 2 ranks, 1 kind of them")
-    assert times.startswith("rank 0 and 1 alike  busy ")
+    assert times.startswith("rank 0, and 1 more like it  busy ")
     assert f"gradients {usage.exposed_s['gradient'] / line.step_s:.1%}" in times
     assert f"gradients over dp {usage.exposed_s['gradient'] / line.step_s:.1%}" in rest[0]
 

@@ -38,7 +38,7 @@ def test_a_step_is_told_beside_the_closed_form_with_where_the_time_of_ranks_goes
 ) -> None:
     page = asked(capsys, *HERE)
     marks = ("gpt2 on H100-SXM", "a step: ", "closed form", "tokens/s a device",
-             "rank 0 and 1 alike", "memory ", "critical path", "instructions played")  # fmt: skip
+             "rank 0, and 1 more", "memory ", "critical path", "instructions played")  # fmt: skip
     places = [page.index(mark) for mark in marks]
     assert places == sorted(places)
     tree = as_json(capsys, *HERE)
@@ -95,6 +95,17 @@ def test_slower_clocks_are_told_where_that_is_asked_for(
     energies = [point["energy_j"] for point in tree["points"]]
     assert energies == sorted(energies, reverse=True)
     assert len(tree["points"][0]["clock"]) == len(tree["ranks"])
+
+
+def test_what_goes_into_a_file_has_lines_of_a_hundred_characters_and_not_of_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    _, told = asked(capsys, *HERE, "--energy").split("\nenergy\n")
+    head, names, *rows = told.splitlines()[:4]
+    assert 80 < len(head) <= 100 and head.endswith(" longer")
+    assert names.split() == ["step", "energy", "r0", "r2"]
+    assert all(row.endswith("%") and "Wh" in row for row in rows)
 
 
 def test_the_network_between_switches_is_played_where_there_is_one(

@@ -72,6 +72,23 @@ def test_a_run_is_finished_or_goes_on_or_has_stopped(tmp_path: Path) -> None:
     assert data(going)["state"] == "stopped"
 
 
+def test_a_title_names_the_model_unless_the_run_does(tmp_path: Path) -> None:
+    tiny, same = a_subject(tmp_path, steps=5), replace(a_subject(tmp_path, steps=5), title="a-tiny")
+    assert data(tiny)["title"] == "run — tiny"
+    assert data(same)["title"] == "a-tiny"
+
+
+def test_a_tab_says_first_what_tells_it_from_others(tmp_path: Path) -> None:
+    done = a_subject(tmp_path / "a", steps=5)
+    going = a_subject(tmp_path / "b", steps=399, planned=400)
+    idle = a_subject(tmp_path / "c", steps=0, planned=10)
+    assert data(done)["tab"] == data(idle)["tab"] == "run — tiny · Stretto"
+    assert data(going)["tab"] == "99 % · run — tiny · Stretto"  # not done before it is
+    assert going.metrics is not None
+    os.utime(going.metrics.path, (1e9, 1e9))
+    assert data(going)["tab"] == "stopped · run — tiny · Stretto"
+
+
 def test_steps_that_did_not_count_are_counted(tmp_path: Path) -> None:
     subject = a_subject(tmp_path, steps=3)
     assert subject.metrics is not None

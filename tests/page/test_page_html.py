@@ -94,7 +94,7 @@ def test_a_title_cannot_end_its_element(title: str) -> None:
 def test_names_within_the_data_cannot_end_their_element(parsed: Parsed) -> None:
     scripts = parsed.texts["script"]
     (head,) = (text for a, text in scripts if a.get("id") == "data-head")
-    assert json.loads(head)["title"] == NAME
+    assert json.loads(head)["title"] == f"{NAME} — tiny"
     assert not any("alert(" in text for a, text in scripts if "type" not in a)
 
 

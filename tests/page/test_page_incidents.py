@@ -21,11 +21,42 @@ def test_starts_checkpoints_and_steps_that_did_not_count_are_told(tmp_path: Path
     a_run(run, steps=0)  # another start
     found = [(i["kind"], i["step"], str(i["text"]).split()[0]) for i in of(run)]
     assert found == [
-        ("start", None, "began"),
-        ("start", None, "went"),
+        ("start", 0, "began"),
+        ("restart", 0, "went"),
         ("skipped", 4, "loss"),
         ("checkpoint", 5, "step-00000005"),
     ]
+
+
+def started(run: Path, *starts: dict[str, object]) -> list[dict[str, object]]:
+    (run / "environment.json").write_text(json.dumps(starts), encoding="utf-8")
+    return of(run)
+
+
+def test_a_start_says_on_how_many_ranks_and_which_keys_of_the_plan_are_others(
+    tmp_path: Path,
+) -> None:
+    run = a_run(tmp_path / "run", steps=3)
+    when, versions = "2026-05-01T12:00:00", {"torch": "2.13.0"}
+    plan = "[mesh]\ndp = 4\ntp = 1\n[batch]\nseq = 64\n[rules.optimizer]\nembed = 'dp'\nff = 'dp'\n"
+    other = "[mesh]\ndp = 2\ntp = 1\n[batch]\nseq = 64\n"
+    one = {"step": 0, "ranks": 4, "cluster": "h100x4", "plan": plan, "versions": versions}
+    two = {"step": 2, "started": when, "ranks": 2, "machine": {"name": "desk"}, "plan": other}
+    found = started(run, one, two, two | {"ranks": 1})
+    assert [(i["kind"], i["step"], i["when"], i["text"]) for i in found] == [
+        ("start", 0, "", "began with 4 ranks on h100x4, torch 2.13.0"),
+        ("restart", 2, when, "went on with 2 ranks on desk; "
+         "plan: mesh.dp 4 → 2, rules.optimizer"),
+        ("restart", 2, when, "went on with 1 rank on desk"),
+    ]  # fmt: skip
+
+
+def test_starts_of_which_less_is_known_say_less(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run", steps=3)
+    found = started(run, {}, {"plan": "mesh = ["}, {"plan": 3, "ranks": "4", "step": "x"})
+    assert [(i["step"], i["text"]) for i in found] == [
+        (None, "began"), (None, "went on"), (None, "went on"),
+    ]  # fmt: skip
 
 
 def test_incidents_that_were_written_down_are_told_in_their_words(tmp_path: Path) -> None:

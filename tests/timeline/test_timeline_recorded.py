@@ -245,6 +245,57 @@ def test_the_critical_path_goes_down_and_up_the_stages() -> None:
     ]  # fmt: skip
 
 
+def early(*, seen_s: float) -> tuple[Program, Timeline]:
+    """Give a step of two stages and micro-batches; the second activation is asked for at 7 s.
+
+    Args:
+        seen_s: When the sender saw that it had arrived.
+    """
+    program = lower(model(layers=1), plan(pp=2, micro_batches=2, cut=(0, 2)))
+    front, back = program.stages
+    ahead, behind = (
+        [i for i, x in enumerate(s.instructions) if isinstance(x, Compute)] for s in (front, back)
+    )
+    down, up = ([at(front, what, nth) for nth in (0, 1)] for what in (Send, Recv))
+    told: list[dict[int, Row]] = [{
+        # Forward and forward, two instructions each, then backward and backward.
+        ahead[0]: (0.0, 1.0), down[0]: (1.0, np.nan), ahead[2]: (1.0, 2.0),
+        down[1]: (2.0, seen_s), up[0]: (1.0, 8.0, 2.0), ahead[4]: (8.0, 9.0),
+        up[1]: (2.0, 12.0, 9.0), ahead[6]: (12.0, 13.0), at(front, Vote): (13.0, 15.0),
+    }, {
+        at(back, Recv): (0.0, 1.5, 0.0), behind[0]: (1.5, 3.0), at(back, Recv, 1): (3.0, 7.25, 7.0),
+        behind[2]: (3.0, 7.0), at(back, Send): (7.0, np.nan), behind[4]: (7.25, 11.0),
+        at(back, Send, 1): (11.0, np.nan), at(back, Vote): (11.0, 15.0),
+    }]  # fmt: skip
+    tracks = [
+        track(listed(stage, one), rank=rank, world=2)
+        for rank, (stage, one) in enumerate(zip(program.stages, told, strict=True))
+    ]
+    return program, join(tracks, program).timeline
+
+
+def test_a_message_that_was_there_long_before_it_was_asked_for_is_no_cause_of_what_came_late() -> (
+    None
+):
+    # It arrived at 4 s, while the rank worked from 3 s to 7 s; asking for it took until 7.25 s.
+    program, line = early(seen_s=4.0)
+    back = program.stages[1]
+    assert span(line, 1, at(back, Recv, 1)) == (3.0, 4.0)
+    path = line.critical()
+    assert row_of(line, 1, at(back, Recv, 1)) not in path
+    assert row_of(line, 1, at(back, Compute, 2)) in path
+    assert sum(line.work_s[path]) == pytest.approx(15.0 - 0.25)
+
+
+def test_a_message_that_came_after_the_work_before_it_is_the_cause_of_what_waited() -> None:
+    program, line = early(seen_s=7.25)
+    back = program.stages[1]
+    assert span(line, 1, at(back, Recv, 1)) == (3.0, 7.25)
+    path = line.critical()
+    assert row_of(line, 1, at(back, Recv, 1)) in path
+    assert row_of(line, 1, at(back, Compute, 2)) not in path
+
+
 def test_votes_end_when_the_step_does() -> None:
     line = staged()[1].timeline
     votes = line.kind == KINDS.index("vote")

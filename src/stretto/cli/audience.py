@@ -39,6 +39,7 @@ class Audience:
         """
         self._run, self._predicted_s = run, predicted_s
         self._doubt = Doubt(run.path) if hints else None
+        self._begun = False
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -59,6 +60,9 @@ class Audience:
         """
         record = replace(record, predicted_s=self._predicted_s)
         hint = self._doubt(record) if self._doubt else None
+        if not self._begun:
+            self._run.went_on(record.step - 1)
+            self._begun = True
         with refusing(self._run.path):
             for sink in self._on_disk:
                 sink(record)

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from stretto.cli.arguments import Parser
 from stretto.cli.forecast_request import request
+from stretto.cli.say import show
 from stretto.cli.software import SOFTWARE
 from stretto.errors import MachineError, Problem
 from stretto.forecast.answer import answer
 from stretto.forecast.toml import DEFAULT, names
 from stretto.report.forecast_svg import picture
 from stretto.report.forecast_told import Told, tree
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 _ABOUT = """\
 Says when a training will be done: plays its weeks many times over, with failures, detection,
@@ -41,8 +37,6 @@ examples:
   stretto forecast --devices 98304 --step 10s --steps 400000 --spares 64 --elastic --replicas 96
   stretto forecast --devices 1024 --step 3s --steps 300000 --failures my.toml --svg forecast.svg
 """
-
-_WIDEST = 100
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -67,7 +61,7 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     from stretto.report.forecast import page
 
-    _print(page(told))
+    show(page(told))
     if options.svg is not None:
         print(f"\ndrawn in {options.svg}")
     return 0
@@ -83,16 +77,6 @@ def _write(file: Path, text: str) -> None:
     except OSError as error:
         rule = f"cannot be written: {error.strerror}"
         raise MachineError(Problem(str(file), rule, "name another place")) from None
-
-
-def _print(content: RenderableType) -> None:
-    from rich.console import Console
-
-    width = min(_WIDEST, shutil.get_terminal_size((_WIDEST, 24)).columns)
-    console = Console(width=width, highlight=False)
-    with console.capture() as captured:
-        console.print(content)
-    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def _parser() -> Parser:

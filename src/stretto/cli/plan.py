@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from stretto.cli.arguments import Parser
 from stretto.cli.plan_files import can_emit, emitted, refusal, refuse_model, save
 from stretto.cli.plan_more import more, over_parts
 from stretto.cli.plan_request import LONGEST, PRECISIONS, Request, request
-from stretto.cli.say import table
+from stretto.cli.say import show, table
 from stretto.cost import stacks
 from stretto.errors import InputError
 from stretto.search import (
@@ -32,10 +31,6 @@ from stretto.search import (
     why_not,
 )
 from stretto.units import show_seconds
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
 
 _ABOUT = """\
 Finds how to train a model on a cluster: which parallelism, which schedule, what to shard and what
@@ -63,7 +58,6 @@ examples:
 """
 
 _TRAINERS = ("megatron", "torchtitan", "deepspeed", "nanotron")
-_WIDEST = 100
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -101,9 +95,9 @@ def _planned(wanted: Request, asked: argparse.Namespace) -> int:
         return 0
     from stretto.report.plan import page
 
-    _print(page(found, notes=wanted.notes))
+    show(page(found, notes=wanted.notes))
     for part in told.pages:
-        _print(part)
+        show(part)
     if asked.save:
         fastest = ", the fastest of these plans" if told.plan and not trainer else ""
         print(f"\nin {asked.save.parent}: {', '.join((asked.save.name, *files))}{fastest}")
@@ -129,9 +123,9 @@ def _only_over_parts(found: Found, wanted: Request, asked: argparse.Namespace) -
         return 0
     from stretto.report.plan_head import heading
 
-    _print(heading(found, wanted.notes))
+    show(heading(found, wanted.notes))
     for part in told.pages:
-        _print(part)
+        show(part)
     return 0
 
 
@@ -149,13 +143,13 @@ def _compared(wanted: Request, asked: argparse.Namespace) -> int:
     from stretto.report.plan import comparison
     from stretto.report.plan_head import heading
 
-    _print(heading(found, wanted.notes))
+    show(heading(found, wanted.notes))
     print()
     if why.problems:
         print("no plan can be so" if why.priced is None else "no plan that is so fits")
         print("\n".join(table(why.problems)))
     if why.priced is not None:
-        _print(comparison(why.priced, found.best))
+        show(comparison(why.priced, found.best))
     return 0
 
 
@@ -180,16 +174,6 @@ def _give_up(found: Found, asked: argparse.Namespace) -> NoReturn:
     if would:
         problems = (*problems[:-1], replace(problems[-1], remedy=f"use {', or '.join(would)}"))
     raise InputError(problems)
-
-
-def _print(content: RenderableType) -> None:
-    from rich.console import Console
-
-    width = min(_WIDEST, shutil.get_terminal_size((_WIDEST, 24)).columns)
-    console = Console(width=width, highlight=False)
-    with console.capture() as captured:
-        console.print(content)
-    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def _print_json(tree: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ plan.toml         the plan, resolved; the last one, if the run went on under ano
 recipe.toml       recipe, settings of the run and where its text is
 cluster.toml      where it runs, as its steps are foretold
 config.json       the model, in Hugging Face format; tokenizer.json beside it
-environment.json  versions, machine and command line of every start
+environment.json  step, plan, versions, machine and command line of every start
 metrics.jsonl     what there was to say after every step; TensorBoard's events.… beside it
 log.txt           what was printed
 timeline/         when each rank did what, in the steps that were recorded
@@ -23,13 +23,13 @@ import shutil
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
-from stretto.checkpoint.commit import find
+from stretto.checkpoint.commit import find, open_checkpoint
 from stretto.cli.keys import RECIPE, RUN, Settings, read
 from stretto.cli.plans import read_plan
 from stretto.cli.say import attempt
@@ -119,6 +119,11 @@ class RunDirectory:
         return self.path / "log.txt"
 
     @property
+    def starts(self) -> Path:
+        """What there is to know of every start."""
+        return self.path / "environment.json"
+
+    @property
     def is_one(self) -> bool:
         """Whether there is a run."""
         return (self.path / "recipe.toml").is_file()
@@ -133,7 +138,7 @@ class RunDirectory:
             rule = "is no run: it has no recipe.toml"
             raise InputError(Problem(str(self.path), rule, "name a directory that train has made"))
         problems: list[Problem] = []
-        model = attempt(lambda: read_config(self.path / "config.json"), problems)
+        model = attempt(self._model, problems)
         plan = attempt(lambda: read_plan(self.path), problems)
         tree = attempt(self._recipe, problems)
         if model is None or plan is None or tree is None:
@@ -142,6 +147,13 @@ class RunDirectory:
         data = tuple(Path(p) for p in text["data"])
         named = {k: Path(text[k]) for k in ("tokenizer", "weights") if k in text}
         return Start(model, plan, recipe, settings, data, **named)
+
+    def _model(self) -> Model:
+        """Give the model, called what it was and not what the directory is."""
+        path = self.path / "config.json"
+        model = read_config(path)
+        name = json.loads(path.read_text(encoding="utf-8")).get("_name_or_path")
+        return replace(model, name=name) if isinstance(name, str) and name else model
 
     def _recipe(self) -> tuple[Recipe, Settings, Mapping[str, Any]]:
         path = self.path / "recipe.toml"
@@ -176,12 +188,30 @@ class RunDirectory:
         tree = {"recipe": asdict(start.recipe), "run": asdict(start.settings), "text": text}
         with refusing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            _write_json(self.path / "config.json", write_config(start.model))
+            named = write_config(start.model) | {"_name_or_path": start.model.name}
+            _write_json(self.path / "config.json", named)
             (self.path / "plan.toml").write_text(start.plan.to_toml(), encoding="utf-8")
             (self.path / "recipe.toml").write_text(tomli_w.dumps(tree), encoding="utf-8")
             if cluster is not None:
                 self.cluster.write_text(dumps(cluster), encoding="utf-8")
-            _add_start(self.path / "environment.json", command)
+            plan, where = start.plan, cluster and cluster.name
+            begun = {"step": self._done(), "ranks": plan.mesh.size, "cluster": where}
+            begun |= {"plan": plan.to_toml(), **environment(command)}
+            _write_json(self.starts, [*_list(self.starts), begun])
+
+    def went_on(self, step: int) -> None:
+        """Keep after which step the newest start went on, if its checkpoint was not the newest.
+
+        Args:
+            step: Steps done before it.
+
+        Raises:
+            MachineError: The disk refuses.
+        """
+        *before, last = _list(self.starts) or [{}]
+        if last.get("step", step) != step:
+            with refusing(self.path):
+                _write_json(self.starts, [*before, last | {"step": step}])
 
     def keep_tokenizer(self, path: Path) -> None:
         """Copy a tokenizer, and what says which token ends a text.
@@ -201,6 +231,11 @@ class RunDirectory:
             return find(self.checkpoints).path
         except CheckpointError:
             return None
+
+    def _done(self) -> int:
+        """Give the steps that the newest checkpoint has; 0 without one."""
+        newest = self.newest()
+        return open_checkpoint(newest, model=None).step if newest else 0
 
 
 def new_name(model: Model, now: datetime.datetime) -> str:
@@ -226,12 +261,12 @@ def refusing(path: Path) -> Iterator[None]:
         ) from None
 
 
-def _add_start(path: Path, command: list[str]) -> None:
-    before: list[Any] = []
+def _list(path: Path) -> list[Any]:
+    """Give the list in a file; an empty one if there is none."""
     with contextlib.suppress(OSError, ValueError):
         found = json.loads(path.read_text(encoding="utf-8"))
-        before = found if isinstance(found, list) else []
-    _write_json(path, [*before, environment(command)])
+        return found if isinstance(found, list) else []
+    return []
 
 
 def environment(command: list[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Problems for people: all of them, aligned, on standard error."""
+"""What people are told: content as wide as there is room for, and all problems, aligned."""
 
 from __future__ import annotations
 
@@ -6,13 +6,28 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from stretto.errors import Problem, StrettoError
 
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
 T = TypeVar("T")
 
-_WIDEST = 28  # a longer field has a line of its own
+_WIDEST = 100  # characters of a line; as many where nobody knows the terminal
+_FIELD = 28  # characters of a field; a longer one has a line of its own
+
+
+def show(content: RenderableType) -> None:
+    """Print tables and text, as wide as the terminal, or for a file as wide as is read well."""
+    from rich.console import Console
+
+    width = min(_WIDEST, shutil.get_terminal_size((_WIDEST, 24)).columns)
+    console = Console(width=width, highlight=False)
+    with console.capture() as captured:
+        console.print(content)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def complain(error: StrettoError, *, rank: int | None = None) -> None:
@@ -35,8 +50,8 @@ def complain(error: StrettoError, *, rank: int | None = None) -> None:
 def table(problems: Iterable[Problem]) -> Iterator[str]:
     """Give problems as lines: the field; what must hold; after an arrow, what would satisfy it."""
     listed = tuple(problems)
-    width = max((len(p.field) for p in listed if len(p.field) <= _WIDEST), default=0)
-    room = max(40, shutil.get_terminal_size((100, 24)).columns - width - 4)
+    width = max((len(p.field) for p in listed if len(p.field) <= _FIELD), default=0)
+    room = max(40, shutil.get_terminal_size((_WIDEST, 24)).columns - width - 4)
     for problem in listed:
         lines = [
             *textwrap.wrap(problem.rule, room, break_on_hyphens=False),
@@ -44,7 +59,7 @@ def table(problems: Iterable[Problem]) -> Iterator[str]:
                 f"→ {problem.remedy}", room, subsequent_indent="  ", break_on_hyphens=False
             ),
         ]
-        if len(problem.field) > _WIDEST:
+        if len(problem.field) > _FIELD:
             yield f"  {problem.field}"
             yield from (f"  {'':{width}}  {line}" for line in lines)
         else:

@@ -12,6 +12,7 @@ from typing import Any, overload
 from stretto.cli.arguments import Parser
 from stretto.cli.plans import in_words
 from stretto.cli.rundir import refusing
+from stretto.cli.say import show
 from stretto.cli.simulate_request import STEPS, Request, halts, request
 from stretto.cost import cost
 from stretto.cost.stacks import OWN, names
@@ -83,12 +84,10 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     print("\n".join(_lines(asked, told)))
     if spent is not None:
-        from rich.console import Console
-
         from stretto.report.energy import energy_page
 
         print()
-        Console(highlight=False).print(energy_page(spent))
+        show(energy_page(spent))
     print(f"\n{simulated.speed(told)}")
     if options.trace is not None:
         print(f"the step for https://ui.perfetto.dev in {options.trace}")

@@ -12,19 +12,17 @@ from stretto.diagnose.compare import compare
 from stretto.diagnose.diagnose import diagnose
 from stretto.diagnose.finding import Cause
 from stretto.errors import InputError
+from stretto.page import step_read
 from stretto.page.metrics import Table
 from stretto.page.subject import Subject
 from stretto.report.quantities import change, counted, money, step
-from stretto.timeline.recorded import read, recorded_steps
+from stretto.timeline.recorded import recorded_steps
 from stretto.units import show_count, show_seconds
 
 Tone = Literal["", "good", "warn", "bad"]
 
 RECENT = 200
 """Steps at the end of a run of which the median is what a step takes."""
-
-ROWS = 1_000_000
-"""The most rows of a recorded step that the head looks through."""
 
 _WARM_UP = 3  # first steps of a run, which take longer
 _CLOSE, _FAR = 0.05, 0.20  # shares by which a prediction may be off
@@ -50,7 +48,8 @@ def answer(subject: Subject, query: Mapping[str, str]) -> dict[str, Any]:
 def _data(subject: Subject, found: str) -> dict[str, Any]:
     table = Table() if subject.metrics is None else subject.metrics.table()
     return {
-        "title": subject.title,
+        "title": heading(subject),
+        "tab": _tab(subject, table),
         "state": state(subject, table),
         "verdict": verdict(subject, found),
         "finding": found,
@@ -63,19 +62,38 @@ def _data(subject: Subject, found: str) -> dict[str, Any]:
     }
 
 
+def heading(subject: Subject) -> str:
+    """Give what a page is called: the run or the plan, and the model unless that says it."""
+    model = subject.model.name
+    return subject.title if model in subject.title else f"{subject.title} — {model}"
+
+
+def _tab(subject: Subject, table: Table) -> str:
+    """Give what the browser's tab says: first what tells it from those beside it, which is cut."""
+    match now := state(subject, table):
+        case "running":
+            words = [f"{100 * int(table.last['step']) // subject.steps} %"]
+        case "stopped":
+            words = [now]
+        case _:
+            words = []
+    return " · ".join([*words, heading(subject), "Stretto"])
+
+
 def finding(subject: Subject) -> str:
     """Give in words what costs the most in the newest recorded step; nothing if nothing does."""
     program, predicted = subject.program, subject.predicted
     if subject.run is None or program is None or predicted is None or not predicted.finished:
         return ""
     steps = recorded_steps(subject.run)
-    if not steps:
+    rows = np.bincount(predicted.player) @ [len(ranks) for ranks in predicted.alike]
+    if not steps or rows > step_read.WHOLE:
         return ""
     try:
-        recording = read(subject.run, steps[-1], program=program)
+        recording = subject.recorded(steps[-1])
     except InputError:  # it ran under another plan then
         return ""
-    if not recording.timeline.finished or len(recording.timeline.player) > ROWS:
+    if not recording.timeline.finished:
         return ""
     compared = compare(predicted, recording.timeline, program=program)
     for found in diagnose(

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterable
 from string import Template
 
+from stretto.page.head import heading
 from stretto.page.sections import EARLY, LATE, SECTIONS, STYLES, Data, static
 from stretto.page.subject import Subject
 
@@ -20,7 +21,8 @@ def html(subject: Subject, *, progress: Callable[[str], None] = lambda _: None) 
         subject: What it is about.
         progress: Told what is being made.
     """
-    blocks = [_block("page", {"title": subject.title, "live": False})]
+    called = heading(subject)
+    blocks = [_block("page", {"title": called, "live": False})]
     for section in SECTIONS:
         progress(f"drawing {section.name}")
         still = section.still
@@ -40,9 +42,9 @@ def html(subject: Subject, *, progress: Callable[[str], None] = lambda _: None) 
         ]
     )
     return _page(
-        subject.title,
+        called,
         policy=f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
-        home=f'<strong class="home">{escapes.escape(subject.title)}</strong>',
+        home=f'<strong class="home">{escapes.escape(called)}</strong>',
         early=[f"<style>{style}</style>", *(f"<script>{text}</script>" for text in early)],
         data=blocks,
         late=[f"<script>{text}</script>" for text in late],
@@ -81,8 +83,8 @@ def as_json(value: Data) -> str:
 
 def _page(title: str, **parts: str | Iterable[str]) -> str:
     texts = {k: part if isinstance(part, str) else "\n".join(part) for k, part in parts.items()}
-    heading = escapes.escape(f"{title} · Stretto")
-    return Template(static("index.html")).substitute(texts, title=heading)
+    tab = escapes.escape(f"{title} · Stretto")
+    return Template(static("index.html")).substitute(texts, title=tab)
 
 
 def _block(name: str, value: Data) -> str:

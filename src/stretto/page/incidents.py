@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -12,11 +13,14 @@ from typing import Any, Literal
 import numpy as np
 
 from stretto.page.metrics import Table
+from stretto.report.quantities import counted
 
 MOST = 200
 """Incidents of a kind that a page lists; of more, evenly chosen ones."""
 
 _LONGEST = 300  # characters of a text that came from elsewhere
+
+Kind = Literal["start", "restart", "checkpoint", "skipped", "incident"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,7 @@ class Incident:
         text: What there is to say.
     """
 
-    kind: Literal["start", "checkpoint", "skipped", "incident"]
+    kind: Kind
     step: int | None
     when: str
     text: str
@@ -63,13 +67,48 @@ def _starts(path: Path) -> Iterator[Incident]:
         starts = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return
-    found = starts if isinstance(starts, list) else []
-    for i, start in enumerate(s for s in found if isinstance(s, dict)):
+    found = [s for s in starts if isinstance(s, dict)] if isinstance(starts, list) else []
+    for before, start in zip([None, *found], found, strict=False):
         machine, versions = _dict(start.get("machine")), _dict(start.get("versions"))
-        where = f" on {machine['name']}" if "name" in machine else ""
+        ranks = start.get("ranks")
+        size = f" with {counted(ranks, 'rank')}" if type(ranks) is int else ""
+        here = start.get("cluster") or machine.get("name")
+        where = f" on {here}" if here else ""
         torch = f", torch {versions['torch']}" if "torch" in versions else ""
-        text = f"{'went on' if i else 'began'}{where}{torch}"
-        yield Incident("start", _step(start), plain(start.get("started", "")), plain(text))
+        text = f"{'began' if before is None else 'went on'}{size}{where}{torch}"
+        if before is not None and (changed := _changed(_plan(before), _plan(start))):
+            text += f"; plan: {changed}"
+        kind: Kind = "start" if before is None else "restart"
+        yield Incident(kind, _step(start), plain(start.get("started", "")), plain(text))
+
+
+def _plan(start: dict[str, Any]) -> dict[str, str]:
+    """Give the plan of a start, each of its keys with its value; nothing where nobody kept it."""
+    try:
+        return dict(_flat(tomllib.loads(str(start.get("plan", "")))))
+    except ValueError:
+        return {}
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", str(value)
+
+
+def _changed(before: dict[str, str], now: dict[str, str]) -> str:
+    """Give the keys of a plan that are others than before; of its rules, which are many, tables."""
+    if not before or not now:
+        return ""
+    pairs = [(key, before.get(key, "none"), now.get(key, "none")) for key in before | now]
+    words = [
+        key.rpartition(".")[0] if key.startswith("rules.") else f"{key} {old} → {new}"
+        for key, old, new in pairs
+        if old != new
+    ]
+    return ", ".join(dict.fromkeys(words))
 
 
 def _told(path: Path) -> Iterator[Incident]:

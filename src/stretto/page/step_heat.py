@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stretto.page.step_rows import SORTS, Floats, Ints, bounds, phases, sorts, stage_of
+from stretto.page.step_rows import SORTS, Floats, phases, sorts, stage_of
 from stretto.program.instruction import Program
 from stretto.timeline import Timeline
-from stretto.timeline.value import HEADS
+from stretto.timeline.usage import moments
 
 CELLS = 1 << 20
 """The most cells that a page is given of a map, ranks times bins."""
@@ -56,10 +56,10 @@ def heat(line: Timeline, program: Program, *, until_s: float) -> Heat:
     players, count = len(line.alike), bins(len(line.alike))
     edges = np.linspace(0.0, until_s, count + 1)
     seconds = np.zeros((players, count, len(SORTS)), dtype=np.float32)
-    limits, stages = bounds(line), stage_of(program, line)
+    stages = stage_of(program, line)
     devices = [phases(stage) for stage in program.stages]
     for player in range(players):
-        at, since, until = moments(line, player, rows=slice(*limits[player : player + 2]))
+        at, since, until = moments(line, player)
         sort = sorts(devices[stages[player]], line.instruction[at], kind=line.kind[at])
         for one in np.unique(sort):
             mine = sort == one
@@ -68,32 +68,6 @@ def heat(line: Timeline, program: Program, *, until_s: float) -> Heat:
         rest = (until_s / count if count else 0.0) - seconds[player].sum(axis=1)
         seconds[player, :, SORTS.index("idle")] = np.maximum(rest, 0.0)
     return Heat(seconds, until_s / count)
-
-
-def moments(line: Timeline, player: int, *, rows: slice) -> tuple[Ints, Floats, Floats]:
-    """Give what the time of a player goes to: rows, from when, until when; they do not overlap.
-
-    What a rank does one after the other counts first (`HEADS`). A wait is for the message that
-    ends it, before that for what this waited for, and so on; what is left is nobody's.
-    """
-    mine = np.arange(rows.start, rows.stop)
-    ended = np.isfinite(line.stop_s[mine])
-    heads = mine[np.isin(line.kind[mine], HEADS) & ended]
-    heads = heads[np.argsort(line.start_s[heads], kind="stable")]
-    stop = np.maximum.accumulate(line.stop_s[heads]) if len(heads) else line.stop_s[heads]
-    since = np.append(0.0, stop[:-1])[: len(heads)]
-    until = np.maximum(line.start_s[heads], since)
-    found = [(heads, until, np.maximum(line.stop_s[heads], until))]
-    at = line.cause[heads]
-    while len(at):
-        own = (until > since) & (at >= 0)
-        own &= (line.player[at] == player) & ~np.isin(line.kind[at], HEADS)
-        at, since, until = at[own], since[own], until[own]
-        begun = np.clip(line.start_s[at], since, until)
-        found.append((at, begun, until))
-        at, until = line.cause[at], begun
-    row, begin, end = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return row, begin, end
 
 
 def _covered(since: Floats, until: Floats, edges: Floats) -> Floats:

@@ -20,7 +20,7 @@ def energy_page(frontier: Frontier) -> Group:
     """Give the frontier: what is free, and a row for each point with the ranks' mean clocks."""
     best = frontier.points[-1]
     head = (
-        f"{energy(frontier.full_j)} a step at full clocks; {frontier.free:.1%} of it is saved "
+        f"{energy(frontier.full_j)} a step at full clocks; {frontier.free:.1%} of it saved "
         f"without a slower step, {1 - best.energy_j / frontier.full_j:.1%} by one "
         f"{best.step_s / frontier.full_s - 1:.1%} longer"
     )

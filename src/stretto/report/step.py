@@ -87,7 +87,7 @@ def _asked(timeline: Timeline, ranks: Sequence[int]) -> list[int]:
 
 
 def _named(ranks: tuple[int, ...]) -> str:
-    return f"rank {ranks[0]}" + (f" and {len(ranks) - 1} alike" if len(ranks) > 1 else "")
+    return f"rank {ranks[0]}" + (f", and {len(ranks) - 1} more like it" if len(ranks) > 1 else "")
 
 
 def _times(usage: Usage) -> str:

@@ -7,7 +7,7 @@
   const { el, format } = page;
 
   const POWERS = Array.from({ length: 60 }, (_, i) => 2 ** i);  // round in binary units
-  const MARKS = { start: "accent", checkpoint: "faint", skipped: "bad", incident: "warn" };
+  const MARKS = page.marks = { start: "accent", restart: "accent", checkpoint: "faint", skipped: "bad", incident: "warn" };
 
   // chart(host, {label, height, x(value) → text, at(value) → text, y(value) → text, binary, sync,
   // zoomed(min, max) or zoomed() for all})

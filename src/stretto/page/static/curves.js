@@ -13,6 +13,7 @@
     elapsed_s: ["Time", (v) => format.seconds(v, 3), (v) => `after ${format.seconds(v, 4)}`],
   };
   const STEADY = new Set(["step_s", "tokens_per_s", "norm", "lost"]);  // rare steps far off are left out
+  const LINES = { restart: "restarts", skipped: "steps that did not count", incident: "incidents" };  // marks that are told of
   const HALVES = [0, ...Array.from({ length: 17 }, (_, i) => 2 ** i)];
   const TABLE = 25;       // rows of the curves as a table
   const PAUSE_MS = 500;   // between two looks at a run that goes on
@@ -120,7 +121,12 @@
           this.draw();
         },
       }));
-      this.legend.replaceChildren(...(now.size > 1 ? [page.legend(entries)] : []));
+      const kinds = this.runs.marks().map(({ kind }) => kind);
+      const marks = Object.entries(LINES).filter(([kind]) => kinds.includes(kind)).map(([kind, text]) => ({
+        color: page.marks[kind], shape: "dashed", text,
+      }));
+      const shown = [...(now.size > 1 ? entries : []), ...marks];
+      this.legend.replaceChildren(...(shown.length ? [page.legend(shown)] : []));
     }
 
     drawNote() {

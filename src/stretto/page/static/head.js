@@ -12,6 +12,7 @@ Stretto.section({
     const TONES = { running: "good", finished: "good", stopped: "warn", "not begun": "" };
 
     function draw(it) {
+      if (page.live) document.title = it.tab;
       body.replaceChildren(
         el("div", { class: "head-title" }, el("h1", {}, it.title),
           it.state ? el("span", { class: `badge ${TONES[it.state]}` }, it.state) : null),
