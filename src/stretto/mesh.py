@@ -77,6 +77,8 @@ class Mesh:
 
     def extent(self, *names: str) -> int:
         """Give the product of the extents of `names` (axes or views); 1 for an unknown axis."""
+        if not names:  # as most dimensions of most tensors
+            return 1
         extents, views = dict(self.axes), dict(self.views)
         parts = itertools.chain.from_iterable(views.get(n, (n,)) for n in names)
         return math.prod(extents.get(p, 1) for p in parts)

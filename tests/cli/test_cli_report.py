@@ -98,8 +98,9 @@ def served(run: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
         process.kill()
 
 
-def test_a_server_says_where_it_is_and_ends_on_ctrl_c(
-    served: tuple[subprocess.Popen[str], str],
+@pytest.mark.parametrize("ended", [signal.SIGINT, signal.SIGTERM])
+def test_a_server_says_where_it_is_and_ends_when_told(
+    ended: signal.Signals, served: tuple[subprocess.Popen[str], str]
 ) -> None:
     process, url = served
     match = re.fullmatch(r"http://127\.0\.0\.1:(\d+)/", url)
@@ -108,7 +109,7 @@ def test_a_server_says_where_it_is_and_ends_on_ctrl_c(
     connection.request("GET", "/")
     assert b"mine" in connection.getresponse().read()
     connection.close()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(ended)
     assert process.wait(timeout=60) == 0
 
 

@@ -44,7 +44,12 @@ def record(step: int, *, steps: int = 60, **changes: Any) -> dict[str, Any]:
 
 
 def a_run(
-    path: Path, *, steps: int, loss: Callable[[int], float] = lambda s: 6.0, planned: int = 0
+    path: Path,
+    *,
+    steps: int,
+    loss: Callable[[int], float] = lambda s: 6.0,
+    planned: int = 0,
+    plan: Plan = PLAN,
 ) -> Path:
     """Write a run.
 
@@ -53,8 +58,9 @@ def a_run(
         steps: That it has done.
         loss: Of each step.
         planned: Steps that it is to do; 0 for `steps`.
+        plan: Its plan.
     """
-    start = Start(preset("tiny"), PLAN, Recipe(steps=planned or steps), Settings(), (path,))
+    start = Start(preset("tiny"), plan, Recipe(steps=planned or steps), Settings(), (path,))
     RunDirectory(path).write(start, command=["stretto", "train"])
     append(path, *(record(s, steps=planned or steps, loss=loss(s)) for s in range(1, steps + 1)))
     return path

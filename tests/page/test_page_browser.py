@@ -11,6 +11,7 @@ from playwright.sync_api import Page, expect
 from runs import Look, Serve, a_run, append, record
 
 from stretto.cli import main
+from stretto.cli.rundir import RunDirectory
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def test_a_name_that_is_markup_stays_a_name(look: Look, tmp_path: Path) -> None:
     assert main(["report", str(path), "--out", str(out)]) == 0
     page = look(out.as_uri())
     page.on("dialog", lambda dialog: pytest.fail(dialog.message))
-    assert page.locator("h1").text_content() == path.name
+    assert page.locator("h1").text_content() == f"{path.name} — tiny"
     assert page.locator("img").count() == 0
 
 
@@ -140,7 +141,7 @@ def test_the_list_of_runs_leads_to_a_run_and_back(look: Look, serve: Serve, runs
     page = look(serve(runs).url)
     page.get_by_role("link", name="first").click()
     page.wait_for_selector("html[data-ready]")
-    expect(page.locator("h1")).to_have_text("first")
+    expect(page.locator("h1")).to_have_text("first — tiny")
     page.get_by_role("link", name="Runs").click()
     expect(page.get_by_role("link", name="second")).to_be_visible()
 
@@ -155,6 +156,19 @@ def test_a_step_that_is_written_appears_without_loading_the_page_again(
     append(run, *(record(s, steps=20, loss=1.25) for s in range(11, 21)))
     expect(page.locator(".badge")).to_have_text("finished")
     expect(page.locator("#curves .chart-legend").first).to_contain_text("1.25")
+
+
+def test_a_tab_says_how_far_which_run_of_which_model_is(
+    look: Look, serve: Serve, tmp_path: Path
+) -> None:
+    run = a_run(tmp_path / "live", steps=59, planned=60)
+    page = look(serve(run).run_url("live"))
+    expect(page).to_have_title("98 % · live — tiny · Stretto")
+    append(run, record(60))
+    expect(page).to_have_title("live — tiny · Stretto")
+    out = tmp_path / "out.html"
+    assert main(["report", str(run), "--out", str(out)]) == 0
+    expect(look(out.as_uri())).to_have_title("live — tiny · Stretto")
 
 
 def test_another_run_is_drawn_beside_it(look: Look, serve: Serve, runs: Path) -> None:
@@ -185,6 +199,23 @@ def test_the_cursor_of_a_curve_is_moved_and_read_aloud_by_keyboard(
     expect(page.locator("#say")).to_contain_text("step 1; training 6")
     page.keyboard.press("ArrowRight")
     expect(page.locator("#say")).to_contain_text("step 2; training 5.307")  # 6 − ln 2
+
+
+def test_a_restart_is_a_line_with_a_key_and_is_read_aloud_where_the_cursor_is(
+    look: Look, serve: Serve, runs: Path
+) -> None:
+    a_run(runs / "first", steps=0, planned=60)
+    RunDirectory(runs / "first").went_on(2)
+    page = look(serve(runs).run_url("first"))
+    expect(page.locator("#curves .run-legend")).to_have_text("restarts")
+    page.locator("#curves .chart").first.focus()
+    page.keyboard.press("Home")
+    expect(page.locator("#say")).not_to_contain_text("went on")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#say")).to_contain_text("step 2: went on with 2 ranks")
+    page.get_by_text("What happened: ").click()
+    row = page.locator("#curves tr", has_text="restart")
+    expect(row).to_contain_text("went on with 2 ranks")
 
 
 def test_a_hidden_page_takes_no_connection(look: Look, serve: Serve, runs: Path) -> None:

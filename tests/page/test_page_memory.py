@@ -86,7 +86,7 @@ def test_what_a_process_holds_throughout_is_told_apart_and_nothing_is_lost() -> 
 
 def test_a_process_is_what_is_measured_beyond_the_buffers_at_the_least() -> None:
     subject = a_subject()
-    program, predicted = known(subject)
+    program, _ = known(subject)
     recording = a_recording(subject)
     line = recording.timeline
     held = np.empty(len(line.player), dtype=np.int64)
@@ -97,7 +97,7 @@ def test_a_process_is_what_is_measured_beyond_the_buffers_at_the_least() -> None
         first = mine[line.instruction[mine] == twin.made[twin.peak]]
         assert len(first)
     recording = replace(recording, memory_bytes=held)
-    assert processes(program, predicted, recording).tolist() == [PROCESS * n for n in (1, 2, 3, 4)]
+    assert processes(subject, recording).tolist() == [PROCESS * n for n in (1, 2, 3, 4)]
 
 
 def test_the_measured_peak_of_a_rank_is_the_most_that_it_ever_held() -> None:

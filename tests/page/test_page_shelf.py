@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -111,11 +113,55 @@ def test_what_a_section_draws_is_made_again_only_when_the_run_has_gone_on(tmp_pa
         times.append(subject)
         return {"count": len(times)}
 
-    section = Section("counted", counted, None, scripts=())
+    follows = Section("follows", counted, None, scripts=(), follows=("metrics",))
+    stays = Section("stays", counted, None, scripts=())
     shelf = Shelf([tmp_path], make=made)
-    assert [shelf.data("a", section), shelf.data("a", section)] == [{"count": 1}, {"count": 1}]
+    assert [shelf.data("a", follows), shelf.data("a", follows)] == [{"count": 1}, {"count": 1}]
+    assert shelf.data("a", stays) == {"count": 2}
     append(run, record(4))
-    assert shelf.data("a", section) == {"count": 2}
+    assert shelf.data("a", follows) == {"count": 3}
+    assert shelf.data("a", stays) == {"count": 2}
+    os.utime(run / "plan.toml", (1, 1))
+    assert shelf.data("a", stays) == {"count": 4}
+
+
+def test_a_page_that_was_prepared_is_not_made_again_when_it_is_asked_for(tmp_path: Path) -> None:
+    a_run(tmp_path / "a", steps=3)
+    times: list[str] = []
+
+    def counted(name: str) -> Section:
+        return Section(name, lambda _: {name: times.append(name)}, None, scripts=())
+
+    sections = [counted("x"), counted("y")]
+    shelf = Shelf([tmp_path], make=made)
+    shelf.prepare("a", sections)
+    assert times == ["x", "y"] and shelf.metrics("a").table().rows == 3
+    for section in sections:
+        shelf.data("a", section)
+    assert times == ["x", "y"]
+
+
+def test_a_section_that_is_asked_for_while_it_is_being_made_is_made_once(tmp_path: Path) -> None:
+    a_run(tmp_path / "a", steps=1)
+    begun, going_on = threading.Event(), threading.Event()
+    times: list[int] = []
+
+    def slow(subject: Subject) -> dict[str, int]:
+        times.append(1)
+        begun.set()
+        assert going_on.wait(60)
+        return {"count": len(times)}
+
+    section = Section("slow", slow, None, scripts=())
+    shelf = Shelf([tmp_path], make=made)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(shelf.data, "a", section)
+        assert begun.wait(60)
+        second = pool.submit(shelf.data, "a", section)
+        quick = Section("quick", lambda _: {"count": 7}, None, scripts=())
+        assert shelf.data("a", quick) == {"count": 7}  # others do not wait for it
+        going_on.set()
+        assert first.result(60) == second.result(60) == {"count": 1}
 
 
 def test_a_run_that_has_stopped_is_not_said_to_go_on(tmp_path: Path) -> None:

@@ -227,8 +227,7 @@ def test_what_there_is_not_is_refused(run: Subject, query: dict[str, str], rule:
 
 
 def test_beside_a_rank_are_those_that_it_exchanges_messages_with() -> None:
-    program, _ = known(a_subject(dp=4))
-    assert beside(program, 1) == [0, 1, 2, 3, 5]
+    assert beside(a_subject(dp=4), 1) == [0, 1, 2, 3, 5]
 
 
 def test_a_picture_holds_only_rows_that_it_names() -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
+import itertools
 import os
+import signal
 import sys
 import threading
 import webbrowser
@@ -49,6 +52,9 @@ def run(arguments: Sequence[str]) -> int:
     from stretto.page.server import Server
     from stretto.page.shelf import Shelf
 
+    for ended in (signal.SIGINT, signal.SIGTERM):  # also where a shell behind `&` has them ignored
+        signal.signal(ended, signal.default_int_handler)
+    gc.set_threshold(100_000)  # a program has many parts, and they stay: looking for others is slow
     shelf = Shelf(places, make=lambda path, own, others: of_run(path, metrics=own, others=others))
     with Server(shelf, port=options.port) as server:
         url = server.url
@@ -56,7 +62,7 @@ def run(arguments: Sequence[str]) -> int:
             (name,) = shelf.runs()
             url = server.run_url(name)
         print(f"serving {', '.join(map(str, places))} on {url}\nCtrl-C ends it", flush=True)
-        threading.Thread(target=_foretell, args=(shelf,), daemon=True).start()
+        threading.Thread(target=_prepare, args=(shelf,), daemon=True).start()
         if options.open and _has_screen():
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
         try:
@@ -67,10 +73,15 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _foretell(shelf: Shelf) -> None:
-    """Foretell the run that wrote last, which is most likely looked at, before somebody asks."""
-    with contextlib.suppress(StrettoError, StopIteration):  # its page will say what is wrong
-        shelf.subject(next(iter(shelf.runs())))
+def _prepare(shelf: Shelf) -> None:
+    """Make the page of the run that wrote last, which is most likely looked at, before it is."""
+    from stretto.page.sections import SECTIONS
+
+    with contextlib.suppress(StrettoError, LookupError):  # its page will say what is wrong
+        for name in itertools.islice(shelf.runs(), 1):
+            print(f"preparing the page of {name}", file=sys.stderr, flush=True)
+            shelf.prepare(name, SECTIONS)
+            print(f"the page of {name} is ready", file=sys.stderr, flush=True)
 
 
 def _has_screen() -> bool:

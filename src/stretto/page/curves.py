@@ -53,7 +53,7 @@ CHARTS = (
 )  # fmt: skip
 """What is drawn, in order; a chart of which a run has no column is left out."""
 
-PATIENCE_S = 0.2
+PATIENCE_S = 0.1
 """Seconds that a live page waits for metrics that are being read before it draws what there is."""
 
 _NOT_DRAWN = {"step", "steps", "tokens", "eta_s", "applied", "predicted_s"}

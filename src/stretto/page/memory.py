@@ -77,10 +77,10 @@ def picture(subject: Subject, recording: Recording | None) -> dict[str, Any]:
     program, predicted = subject.program, subject.predicted
     assert program is not None and predicted is not None, "a page without a program has no memory"
     size = program.placement.mesh.size
-    foretold = predicted_peaks(program, predicted)
+    foretold = predicted_peaks(subject)
     seen = None if recording is None else measured_peaks(recording, size)
     highest = foretold if seen is None else seen
-    own = None if recording is None else processes(program, predicted, recording)
+    own = None if recording is None else processes(subject, recording)
     firsts = [ranks[0] for ranks in predicted.alike]  # the fullest, then one of each kind
     order = [int(np.nanargmax(highest)), int(np.nanargmax(foretold)), *firsts, *range(size)]
     known = [rank for rank in dict.fromkeys(order) if np.isfinite(highest[rank])]
@@ -105,7 +105,7 @@ def curves(subject: Subject, recording: Recording | None, rank: int) -> dict[str
     assert program is not None and predicted is not None, "a page without a program has no memory"
     found: dict[str, Any] = {"rank": rank}
     (player,) = players(predicted, [rank])
-    found["predicted"] = _packed(curve(predicted, program, player), program, rank)
+    found["predicted"] = _packed(subject.held(player), program, rank)
     if recording is not None:
         for player in players(recording.timeline, [rank]):
             held = recording.memory_bytes
@@ -123,13 +123,15 @@ def _players(predicted: Timeline, size: int) -> Ints:
     return found
 
 
-def predicted_peaks(program: Program, predicted: Timeline) -> Floats:
+def predicted_peaks(subject: Subject) -> Floats:
     """Give the most that each rank is to hold: ranks of a stage hold the same."""
+    program, predicted = subject.program, subject.predicted
+    assert program is not None and predicted is not None, "a page without a program has no memory"
     stages = stage_of(program, predicted)
     peaks = np.full(program.placement.mesh.size, np.nan)
     for stage in np.unique(stages):
         first = int(np.flatnonzero(stages == stage)[0])
-        most = curve(predicted, program, first).total_bytes.max()
+        most = subject.held(first).total_bytes.max()
         for player in np.flatnonzero(stages == stage):
             peaks[list(predicted.alike[player])] = most
     return peaks
@@ -145,15 +147,17 @@ def measured_peaks(recording: Recording, size: int) -> Floats:
     return peaks
 
 
-def processes(program: Program, predicted: Timeline, recording: Recording) -> Floats:
+def processes(subject: Subject, recording: Recording) -> Floats:
     """Give what each rank holds throughout besides the program's buffers; NaN where unknown."""
+    program, predicted = subject.program, subject.predicted
+    assert program is not None and predicted is not None, "a page without a program has no memory"
     line, least = recording.timeline, np.full(program.placement.mesh.size, np.nan)
     stages, limits, held = stage_of(program, line), bounds(line), {}
     foretold = stage_of(program, predicted)
     for player, stage in enumerate(stages):
         if stage not in held:
             first = int(np.flatnonzero(foretold == stage)[0])
-            held[stage] = _after(curve(predicted, program, first), program.stages[stage])
+            held[stage] = _after(subject.held(first), program.stages[stage])
         rows = np.arange(*limits[player : player + 2])
         rows = rows[line.instruction[rows] >= 0]
         rest = recording.memory_bytes[rows] - held[stage][line.instruction[rows]]

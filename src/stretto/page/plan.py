@@ -11,7 +11,6 @@ from stretto.page.subject import Subject
 from stretto.plan import Plan
 from stretto.program.lower import block_cost, stage_cut
 from stretto.rules import Rules, Store
-from stretto.timeline.memory import curve
 
 AXES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
@@ -152,7 +151,7 @@ def _peak(subject: Subject, stage: int) -> dict[str, int] | None:
         for player, ranks in enumerate(line.alike)
         if mesh.coordinate(ranks[0]).get("pp", 0) == stage
     ]
-    held = curve(line, program, players[0])
+    held = subject.held(players[0])
     found = {kind: int(values[held.peak]) for kind, values in held.held_bytes.items()}
     use = subject.estimate.memory  # the program does not know what libraries and gaps take
     return found | {"other": found["other"] + round(float(use.reserve_bytes + use.fragment_bytes))}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, Literal
 
 from stretto.page import curves, explorer, head, memory, plan, step
 from stretto.page.subject import Subject
@@ -23,6 +23,7 @@ class Section:
         data: Gives what it draws as JSON; None where there is nothing of the kind.
         answer: Gives more of it, to a live page that asks ``/api/NAME``, from the query.
         scripts: Files in ``static/`` that draw it, in order.
+        follows: What else of a run than its plan `data` reads: it is made again when that goes on.
         styles: Files in ``static/`` with its style.
         still: Gives what a file draws, which can ask nobody for more; None for what `data` gives.
     """
@@ -31,12 +32,19 @@ class Section:
     data: Callable[[Subject], Data | None]
     answer: Callable[[Subject, Mapping[str, str]], Data] | None
     scripts: tuple[str, ...]
+    follows: tuple[Literal["metrics", "recordings"], ...] = ()
     styles: tuple[str, ...] = ()
     still: Callable[[Subject, Callable[[str], None]], Data | None] | None = None
 
 
 SECTIONS = (
-    Section("head", head.data, head.answer, scripts=("head.js",)),
+    Section(
+        "head",
+        head.data,
+        head.answer,
+        scripts=("head.js",),
+        follows=("metrics", "recordings"),
+    ),
     Section(
         "plan",
         plan.data,
@@ -57,6 +65,7 @@ SECTIONS = (
             "step_map.js",
             "step.js",
         ),
+        follows=("recordings",),
         styles=("step.css",),
         still=step.still,
     ),
@@ -65,12 +74,14 @@ SECTIONS = (
         memory.data,
         memory.answer,
         scripts=("memory_chart.js", "memory_peaks.js", "memory.js"),
+        follows=("recordings",),
     ),
     Section(
         "curves",
         curves.data,
         curves.answer,
         scripts=("chart.js", "curves_runs.js", "curves.js"),
+        follows=("metrics",),
         styles=("curves.css",),
     ),
     Section(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from stretto.page.curves import PATIENCE_S
 from stretto.page.head import state
@@ -32,7 +32,7 @@ class Shelf:
         """Show the runs in `places`: each a run, or a directory of runs."""
         self._places, self._make = tuple(places), make
         self._lock = threading.Lock()
-        self._locks: dict[str, threading.Lock] = {}
+        self._locks: dict[tuple[str, ...], threading.Lock] = {}
         self._metrics: dict[Path, Metrics] = {}
         self._subjects: dict[str, tuple[object, Subject]] = {}
         self._drawn: dict[tuple[str, str], tuple[object, Data]] = {}
@@ -72,32 +72,56 @@ class Shelf:
         """
         runs = self.runs()
         path, now = runs[name], decided(runs[name])
-        with self._lock:
-            lock = self._locks.setdefault(name, threading.Lock())
-        with lock:  # sections are asked for side by side; one of them makes it
+        with self._one_at_a_time(name):  # sections are asked for side by side; one of them makes it
             kept = self._subjects.get(name)
             if kept is None or kept[0] != now:
                 others = [(other, self.metrics(other)) for other in runs if other != name]
                 kept = (now, self._make(path, self.metrics(name), others))
                 self._subjects[name] = kept
-        self.metrics(name).read(within_s=PATIENCE_S)
         return kept[1]
 
     def data(self, name: str, section: Section) -> Data:
-        """Give what a section of a run's page draws, made again only if the run has gone on.
+        """Give what a section of a run's page draws, made again only if what it reads has gone on.
 
         Raises:
             KeyError: There is no such run.
             StrettoError: What is wrong with it.
         """
-        subject, path = self.subject(name), self.runs()[name]
-        table = self.metrics(name).table()
-        now = decided(path), recorded_steps(path), table.rows, table.share, state(subject, table)
-        key = name, section.name
-        kept = self._drawn.get(key)
-        if kept is None or kept[0] != now:
-            kept = self._drawn[key] = (now, section.data(subject) or {"absent": True})
+        subject, key = self.subject(name), (name, section.name)
+        with self._one_at_a_time(*key):
+            now = [
+                decided(self.runs()[name]),
+                *(self._far(name, what, subject) for what in section.follows),
+            ]
+            kept = self._drawn.get(key)
+            if kept is None or kept[0] != now:
+                kept = self._drawn[key] = (now, section.data(subject) or {"absent": True})
         return kept[1]
+
+    def prepare(self, name: str, sections: Iterable[Section]) -> None:
+        """Make what sections of a run's page draw, then read on in its metrics to their end.
+
+        Raises:
+            KeyError: There is no such run.
+            StrettoError: What is wrong with it.
+        """
+        for section in sections:
+            self.data(name, section)
+        self.metrics(name).read()
+
+    def _one_at_a_time(self, *key: str) -> threading.Lock:
+        """Give the lock of what is made under a key."""
+        with self._lock:
+            return self._locks.setdefault(key, threading.Lock())
+
+    def _far(self, name: str, what: Literal["metrics", "recordings"], subject: Subject) -> object:
+        """Give how far a run has gone on."""
+        match what:
+            case "recordings":
+                return recorded_steps(self.runs()[name])
+            case "metrics":
+                table = self.metrics(name).read(within_s=PATIENCE_S)
+                return table.rows, table.share, state(subject, table)
 
     def listed(self) -> list[dict[str, Any]]:
         """Give a line on every run."""

@@ -11,14 +11,14 @@ import numpy as np
 from stretto.errors import InputError, Problem
 from stretto.page.packed import packed
 from stretto.page.step_heat import heat
-from stretto.page.step_rows import SORTS, Book, Floats, book
+from stretto.page.step_rows import SORTS, Book, Floats
 from stretto.page.step_side import rows, side
 from stretto.page.step_why import longer, why
 from stretto.page.subject import Subject
-from stretto.program.instruction import Program
 from stretto.timeline import Timeline
 from stretto.timeline.chrome import OWN_NAMES
 from stretto.timeline.recorded import Recording, read, recorded_steps
+from stretto.timeline.track import files
 
 RANKS = 64
 """The most ranks of which a page is given every row."""
@@ -46,7 +46,7 @@ def still(subject: Subject, say: Callable[[str], None]) -> dict[str, Any] | None
     found = picture(subject, recordings, steps=steps)
     for recording, one in zip(recordings, found["recordings"], strict=True):
         say(f"comparing step {recording.step:,} with what was predicted")
-        one |= why(subject, recording, ranks=one["ranks"])
+        one |= _why(subject, recording, one["ranks"])
     return found
 
 
@@ -70,16 +70,16 @@ def answer(subject: Subject, query: Mapping[str, str]) -> dict[str, Any]:
         rank = number(query, "rank", default=0)
         if rank >= size:
             raise InputError(Problem("rank", f"there are {size} ranks", f"use 0 to {size - 1}"))
-        ranks = beside(program, rank)
+        ranks = beside(subject, rank)
         line = read_step(subject, step, ranks=ranks).timeline if steps else None
         return one_rank(subject, line, rank)
     if not steps:
         return {"steps": steps}
-    recording, leaves = read_step(subject, step), book(program)
+    recording, leaves = read_step(subject, step), subject.book
     if "why" in query:
         line = recording.timeline
         ranks = chosen(leaves, predicted, line, extra_s=longer(subject, line, book=leaves))
-        return why(subject, recording, ranks=ranks)
+        return _why(subject, recording, ranks)
     return {"steps": steps, **recorded(subject, recording, leaves)}
 
 
@@ -87,7 +87,7 @@ def one_rank(subject: Subject, measured: Timeline | None, rank: int) -> dict[str
     """Give the rows of one rank, predicted and measured, as JSON."""
     program, predicted = subject.program, subject.predicted
     assert program is not None and predicted is not None, "a page without a program has no step"
-    leaves = book(program)
+    leaves = subject.book
     found = {"predicted": rows(predicted, program, book=leaves, players=players(predicted, [rank]))}
     if measured is not None:
         extra_s = longer(subject, measured, book=leaves)
@@ -108,7 +108,7 @@ def picture(
     """
     program, predicted = subject.program, subject.predicted
     assert program is not None and predicted is not None, "a page without a program has no step"
-    mesh, leaves = program.placement.mesh, book(program)
+    mesh, leaves = program.placement.mesh, subject.book
     taken = [recorded(subject, one, leaves) for one in recordings]
     ranks = taken[-1]["ranks"] if taken else chosen(leaves, predicted)
     return {
@@ -139,6 +139,7 @@ def recorded(subject: Subject, recording: Recording, book: Book) -> dict[str, An
     return {
         "step": recording.step,
         "ranks": ranks,
+        "read": len(line.alike),
         "measured": side(
             line,
             program,
@@ -146,8 +147,23 @@ def recorded(subject: Subject, recording: Recording, book: Book) -> dict[str, An
             heat=heat(line, program, until_s=line.step_s),
             players=players(line, ranks),
             extra_s=extra_s,
+            unread=_unread(subject, recording),
         ),
     }
+
+
+def _why(subject: Subject, recording: Recording, ranks: Sequence[int]) -> dict[str, Any]:
+    """Give causes; none of a step that was read in part: they are looked for among all ranks."""
+    if _unread(subject, recording):
+        return {"top": [], "findings": [], "compared": 0}
+    return why(subject, recording, ranks=ranks)
+
+
+def _unread(subject: Subject, recording: Recording) -> list[int]:
+    """Give the ranks that recorded a step and were not read."""
+    there = files(subject.recordings, recording.step) if subject.recordings else ()
+    here = {ranks[0] for ranks in recording.timeline.alike}
+    return [rank for rank in there if rank not in here]
 
 
 def chosen(
@@ -178,10 +194,10 @@ def players(line: Timeline, ranks: Sequence[int]) -> list[int]:
     return sorted({of_rank[rank] for rank in ranks if rank in of_rank})
 
 
-def beside(program: Program, rank: int) -> list[int]:
+def beside(subject: Subject, rank: int) -> list[int]:
     """Give a rank and all that it exchanges messages with, but for votes."""
-    mesh, found = program.placement.mesh, {rank}
-    for queue in book(program).queues:
+    mesh, found = subject.plan.mesh, {rank}
+    for queue in subject.book.queues:
         if queue.way == "group":
             found.update(mesh.group(rank, queue.axes))
         elif queue.way in ("to", "from"):
@@ -211,12 +227,14 @@ def _read_some(subject: Subject, steps: Iterable[int]) -> list[Recording]:
 
 
 def read_step(subject: Subject, step: int, *, ranks: Sequence[int] | None = None) -> Recording:
-    """Give a recorded step of a run.
+    """Give a recorded step of a run, of some ranks or of all that a page reads.
 
     Raises:
         InputError: It was not recorded, or under another plan.
     """
     assert subject.recordings is not None and subject.program is not None, "it is of a run"
+    if ranks is None:
+        return subject.recorded(step)
     return read(subject.recordings, step, program=subject.program, ranks=ranks)
 
 

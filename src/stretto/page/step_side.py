@@ -13,6 +13,9 @@ from stretto.page.step_rows import SORTS, Book, Floats, bounds, phases, places, 
 from stretto.program.instruction import Program
 from stretto.timeline import Timeline
 
+UNREAD = -2
+"""The player of a rank that recorded a step and was not read; -1 is that of one that did not."""
+
 FIRST = 20_000
 """The most rows of a critical path that a page is given."""
 
@@ -25,6 +28,7 @@ def side(
     heat: Heat,
     players: Collection[int],
     extra_s: Floats | None = None,
+    unread: Collection[int] = (),
 ) -> dict[str, Any]:
     """Give a timeline as JSON: all players from afar, and the rows of some.
 
@@ -35,10 +39,12 @@ def side(
         heat: Where its time goes.
         players: Those whose rows are given.
         extra_s: Of each row what it took beyond what was predicted, if anything was.
+        unread: Ranks that recorded it and whose rows the timeline does not have.
     """
     of_rank = np.full(program.placement.mesh.size, -1)
     for player, ranks in enumerate(line.alike):
         of_rank[list(ranks)] = player
+    of_rank[list(unread)] = UNREAD
     return {
         "step_s": line.step_s,
         "finished": line.finished,

@@ -11,7 +11,7 @@ import numpy as np
 from stretto.diagnose.compare import Costly, compare
 from stretto.diagnose.diagnose import diagnose
 from stretto.diagnose.finding import Cause, Finding
-from stretto.page.step_rows import Book, Floats, Ints, book, bounds, places, stage_of
+from stretto.page.step_rows import Book, Floats, Ints, bounds, places, stage_of
 from stretto.page.subject import Subject
 from stretto.program.instruction import Compute, Update
 from stretto.timeline import Timeline
@@ -58,7 +58,7 @@ def why(subject: Subject, recording: Recording, *, ranks: Sequence[int]) -> dict
     whole = recording.timeline
     if not (predicted.finished and whole.finished):
         return {"top": [], "findings": [], "compared": 0}
-    kept, leaves = recording, book(program)
+    kept, leaves = recording, subject.book
     if len(whole.player) > ROWS:
         kept = only(recording, ranks)
     compared = compare(predicted, kept.timeline, program=program)

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 
 from stretto.cluster import Cluster
 from stretto.cost import Estimate, Stack
 from stretto.model import Model
 from stretto.page.metrics import Metrics
+from stretto.page.step_read import recording, written
+from stretto.page.step_rows import Book, book
 from stretto.plan import Plan
 from stretto.program.instruction import Program
 from stretto.timeline import Timeline
+from stretto.timeline.memory import MemoryCurve, curve
+from stretto.timeline.recorded import Recording
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Subject:
     """A plan on a cluster, or a run of one: all that the sections of a page read.
 
@@ -56,6 +63,43 @@ class Subject:
     def recordings(self) -> Path | None:
         """The directory of the run, of which `stretto.timeline.recorded` reads recorded steps."""
         return self.run
+
+    @cached_property
+    def book(self) -> Book:
+        """What the timelines of its program have in common; it has a program."""
+        assert self.program is not None, "a page without a program has no step"
+        return book(self.program)
+
+    @cached_property
+    def held(self) -> Callable[[int], MemoryCurve]:
+        """Gives what a player of the predicted step holds; there is one, and it ends."""
+        program, line = self.program, self.predicted
+        assert program is not None and line is not None, "a page without a program has no memory"
+        made, lock = cache(lambda player: curve(line, program, player)), threading.Lock()
+
+        def held(player: int) -> MemoryCurve:
+            with lock:  # sections are made side by side; each curve is made once
+                return made(player)
+
+        return held
+
+    @cached_property
+    def recorded(self) -> Callable[[int], Recording]:
+        """Gives a recorded step of the run; see `step_read.recording`."""
+        program, run = self.program, self.run
+        assert program is not None and run is not None, "it is of a run with a program"
+
+        @lru_cache(maxsize=1)  # sections want the same one
+        def made(step: int, written: object) -> Recording:
+            return recording(run, step, program=program, book=self.book)
+
+        lock = threading.Lock()
+
+        def recorded(step: int) -> Recording:
+            with lock:
+                return made(step, written(run, step))
+
+        return recorded
 
     @property
     def tokens(self) -> int:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.fx.experimental.symbolic_shapes  # autograd does; once, before ranks are forked
 from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import save_file

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.fx.experimental.symbolic_shapes  # autograd does; once, before ranks are forked
 
 from stretto.checkpoint import io as checkpoints
 from stretto.checkpoint.manifest import Manifest

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 
 import numpy as np
 
@@ -77,6 +77,7 @@ class _Ledger:
         self.size |= dict.fromkeys(_borrowed(program, stage), 0)
         self.live = set(stage.resting(*STAYS))
         self.keepers: dict[Buffer, int] = {}
+        self.alike: dict[Hashable, tuple[frozenset[str], int]] = {}
         self.kept: dict[Buffer, tuple[tuple[Buffer, ...], int]] = {}
 
     def write(self, names: Iterable[Buffer]) -> list[tuple[Role, int]]:
@@ -97,10 +98,19 @@ class _Ledger:
                 for name in (b for n, b in compute.writes if n == "logits"):
                     self._holds(name, logits, own=0)
         elif compute.graph:
-            real = {v.name for s in segments for v in s.reads if v.kind == "real"}
-            own = kept_bytes(self.program, compute)
+            real, own = self._keeps(compute)
             self._holds(compute.graph, [b for n, b in compute.values if n in real], own=own)
             yield Role.GRAPH, own
+
+    def _keeps(self, compute: Compute) -> tuple[frozenset[str], int]:
+        """Give which values a forward keeps, and `kept_bytes`: the same for every micro-batch."""
+        names = tuple([n for n, _ in (*compute.values, *compute.writes)])
+        key = compute.block, compute.segments, names
+        if key not in self.alike:
+            read = [v for s in self.program.segments(compute) for v in s.reads]
+            real = frozenset(v.name for v in read if v.kind == "real")
+            self.alike[key] = real, kept_bytes(self.program, compute)
+        return self.alike[key]
 
     def _holds(self, keeper: Buffer, names: Iterable[Buffer], *, own: int) -> None:
         self.kept[keeper] = tuple(names), own

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from stretto.cost.instruction import messages
 from stretto.mesh import Mesh
 from stretto.program.instruction import (
+    Buffer,
     Compute,
     Free,
     Instruction,
@@ -88,19 +90,40 @@ def rows(program: Program, stage: StageProgram) -> Rows:
     mesh = program.placement.mesh
     rank = mesh.rank({"pp": stage.stage})
     known: dict[Hashable, Queue] = {}  # axes that make the same groups have one queue
+    ends = cache(lambda queue: (queue.way, queue.by, queue.ends(mesh, rank)))
+    told: dict[Hashable, list[tuple[tuple[str, ...], int]]] = {}  # micro-batches are alike
     found: list[tuple[int, int, Queue | None, int]] = []
     for i, instruction in enumerate(stage.instructions):
         what = kind(instruction, stage)
-        sent = [(m.axes, m.sent_bytes) for m in messages(instruction, stage, program)]
-        for axes, size in sent or [((), 0)]:
+        key = _decides(instruction, stage)
+        if key not in told:
+            told[key] = [(m.axes, m.sent_bytes) for m in messages(instruction, stage, program)]
+        for axes, size in told[key] or [((), 0)]:
             queue = _queue(instruction, axes) if KINDS[what] not in ("none", "device") else None
             if queue is not None:
-                queue = known.setdefault((queue.way, queue.by, queue.ends(mesh, rank)), queue)
+                queue = known.setdefault(ends(queue), queue)
             found.append((i, what, queue, size))
     queues = tuple(known.values())
     at = [-1 if queue is None else queues.index(queue) for _, _, queue, _ in found]
     columns = [np.array([row[c] for row in found], dtype=np.int64) for c in (0, 1, 3)]
     return Rows(columns[0], columns[1], np.array(at, dtype=np.int64), columns[2], queues)
+
+
+def _decides(instruction: Instruction, stage: StageProgram) -> Hashable:
+    """Give what the messages of an instruction depend on."""
+
+    def of(name: Buffer) -> Hashable:
+        spec = stage.buffers[name]
+        return id(spec.layout), spec.role, spec.shape, spec.dtype
+
+    # the program keeps its parts, so that `id` is as good as they are and far quicker
+    match instruction:
+        case Move(legs=legs):
+            return tuple([(id(leg.steps), of(leg.source), of(leg.target)) for leg in legs])
+        case Send(buffers=buffers):
+            return tuple([of(name) for name in buffers])
+        case _:
+            return type(instruction).__name__
 
 
 def kind(instruction: Instruction, stage: StageProgram) -> int:

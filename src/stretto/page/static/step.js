@@ -60,7 +60,7 @@ Stretto.section({
 
     function usage(rank, name) {
       const side = view.side(name) ?? model.sides.at(-1)[1], parts = side.usage(rank);
-      if (!parts) return [["rank", `${rank}, not recorded in this step`]];
+      if (!parts) return [["rank", `${rank}, ${side.knows(rank) ? "not read with the others: open it" : "not recorded in this step"}`]];
       const order = [...parts.keys()].filter((i) => parts[i] > 0).sort((a, b) => parts[b] - parts[a]);
       return order.map((i) => [WORDS[model.sorts[i]], `${format.seconds(parts[i])}, ${format.percent(parts[i] / side.step_s, 2)}`]);
     }
@@ -171,8 +171,13 @@ Stretto.section({
       scope.textContent = view.folded
         ? `${format.integer(model.ranks)} ranks of ${view.order.length === 1 ? "one kind" : `${format.integer(view.order.length)} kinds`}: those that are alike are shown once.`
         : page.live
-        ? `${format.integer(model.ranks)} ranks. Rows of ${format.integer(here)} are here, one of each kind and those that deviate most; others are asked for when you open them.`
-        : `${format.integer(model.ranks)} ranks. This file has every row of ${format.integer(here)}: one of each kind, and those that deviate most. Of others it shows where their time goes; stretto ui shows any.`;
+        ? `${format.integer(model.ranks)} ranks. Rows of ${format.integer(here)} are here, one of each kind and those that deviate most; others are asked for when you open them.${unread()}`
+        : `${format.integer(model.ranks)} ranks. This file has every row of ${format.integer(here)}: one of each kind, and those that deviate most. Of others it shows where their time goes; stretto ui shows any.${unread()}`;
+    }
+    // Whose rows were not looked at, where a step is of too many.
+    function unread() {
+      const read = model.measured ? model.step.read : model.ranks;
+      return read < model.ranks ? ` Of the recorded step ${format.integer(read)} ranks were read: the replicas of those whose devices worked longest or shortest. What cost the most is not looked for in so many.` : "";
     }
     const scope = el("p", { class: "step-hint" });
 
@@ -225,7 +230,7 @@ Stretto.section({
       asked.add(key);
       try {
         const answer = await page.api("step", { rank, ...(model.step ? { step: model.step.step } : {}) });
-        for (const [side, it] of model.sides) if (answer[side]) it.add(answer[side]);
+        for (const [side, it] of model.sides) if (answer[side]) it.add(answer[side], rank);
         view.draw();
       } catch (error) { page.announce(error.message); }
     }

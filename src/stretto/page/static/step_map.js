@@ -104,7 +104,7 @@
     say({ rank, second }) {
       const { side } = this, player = side.player[rank];
       const bin = Math.min(side.bins - 1, Math.max(0, Math.floor(second / side.bin_s)));
-      const what = player < 0 ? "not recorded" : this.model.sorts[side.cells[player * side.bins + bin] & 15];
+      const what = player < 0 ? side.knows(rank) ? "not read yet" : "not recorded" : this.model.sorts[side.cells[player * side.bins + bin] & 15];
       return [`rank ${rank}`, format.seconds(second), what === "idle" ? "waits for other ranks" : what];
     }
 

@@ -73,6 +73,9 @@ Stretto.timeline = (() => {
     return low;
   }
 
+  const ABSENT = -1;  // the player of a rank that was not recorded
+  const ASKED = -3;   // and below, less the rank: of one that was not read with the others
+
   // A timeline: predicted or measured.
   class Side {
     constructor(json, model) {
@@ -92,8 +95,10 @@ Stretto.timeline = (() => {
       this.add(json);
     }
 
-    // Take in rows of players.
-    add({ stages, others }) {
+    // Take in rows of players, or those of a rank that was asked for, whose answer has players of its own.
+    add({ stages, others }, rank = null) {
+      if (rank !== null && this.player[rank] < 0) this.player[rank] = ASKED - rank;
+      const of = (player) => rank === null ? player : this.player[rank];
       const mine = new Map();
       for (const other of others) {
         if (!mine.has(other[0])) mine.set(other[0], []);
@@ -105,7 +110,7 @@ Stretto.timeline = (() => {
           arrays[name] ??= stage[name] ? unpack(stage[name]) : null;
           return arrays[name]?.subarray(i * n, (i + 1) * n) ?? null;
         };
-        stage.players.forEach((player, i) => this.packed.set(player, () => new Rows(
+        stage.players.forEach((player, i) => this.packed.set(of(player), () => new Rows(
           sheet, column("begin", i), column("length", i), column("extra", i), mine.get(player) ?? [])));
       });
     }
@@ -129,9 +134,9 @@ Stretto.timeline = (() => {
       return this.counts.get(this.player[rank]);
     }
 
-    knows(rank) { return this.player[rank] >= 0; }
+    knows(rank) { return this.player[rank] !== ABSENT; }
 
-    // Seconds of a rank by sort; null where it was not recorded.
+    // Seconds of a rank by sort; null where it was not recorded, or not read.
     usage(rank) {
       const player = this.player[rank], n = Model.sorts.length;
       return player < 0 ? null : this.shares.subarray(player * n, (player + 1) * n);

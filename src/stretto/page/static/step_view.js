@@ -287,8 +287,9 @@
     // A line of pixels: of rows where they are here and can be told apart, else of bins of time.
     fill(rank, lane, scale, ratio) {
       const { side, index } = lane, rows = this.rows(side, rank), closed = index < 0;
-      if (!side.knows(rank)) { this.line.fill(this.colors.pixel.surface); return; }
-      if (!rows || (closed && side.bin_s * scale < 1.5 * ratio)) {
+      const coarse = side.player[rank] >= 0;  // it has bins
+      if (!rows && !coarse) { this.line.fill(this.colors.pixel.surface); return; }
+      if (!rows || (closed && coarse && side.bin_s * scale < 1.5 * ratio)) {
         if (closed || index === 0) this.bins(rank, side, scale);
         return;
       }
