@@ -337,6 +337,16 @@ def test_plans_that_are_to_run_today_are_priced_with_the_software_that_runs_them
     assert "stretto software (--stack)" in " ".join(out.split())
 
 
+def test_a_plan_that_fits_with_other_software_and_not_with_ours_says_so(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ("plan", "llama-3-8b", "--cluster", "h100x8", "tp=8", "runs=true")
+    _, out, _ = asked(capsys, *words, "--stack", "modern")
+    assert "with our own software it needs 84." in out and "of 79.11 GiB; runs=true without" in out
+    _, out, _ = asked(capsys, *words)
+    assert "with our own software it needs" not in out
+
+
 def test_parts_of_a_system_are_told_by_their_kinds(capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--batch-tokens", "512Ki", "--seq", "4096", "--top", "0")
     _, out, _ = asked(capsys, "plan", "llama-3-8b", "--cluster", "two-sites", *words)

@@ -11,7 +11,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from stretto.cost import cost
 from stretto.cost.memory import MOMENTS
+from stretto.cost.stacks import own
 from stretto.errors import Problem
 from stretto.report.bars import bars
 from stretto.report.plan_head import caveats, heading, stated
@@ -23,6 +25,7 @@ from stretto.search import (
     Change,
     Found,
     Priced,
+    Task,
     Training,
     line,
     more,
@@ -126,6 +129,7 @@ def _running(answer: Answer) -> Iterator[Text]:
     lacking = (*model.unsupported, *best.plan.unsupported(model))
     if not lacking:
         yield Text("the plan above, as it is")
+        yield from _crowded(best, answer.found.task)
         return
     if running is not None:
         longer = change(running.step_s / best.step_s)
@@ -133,11 +137,21 @@ def _running(answer: Answer) -> Iterator[Text]:
         yield Text(
             f"{step(running.step_s)} a step, {longer}; {show_bytes(running.memory_bytes)}", "dim"
         )
+        yield from _crowded(running, answer.found.task)
     else:
         why = model.unsupported[0].rule if model.unsupported else "of the plans that fit none does"
         yield Text(f"nothing: {why}")
     names = ", ".join(_short(p) for p in lacking)
     yield Text(f"planned and priced, but not run yet: {names}", style="dim")
+
+
+def _crowded(running: Priced, task: Task) -> Iterator[Text]:
+    """Say so where a plan that fits with other software does not fit with ours."""
+    own_use = cost(task.model, running.plan, cluster=task.cluster, stack=own(task.cluster)).memory
+    needed, there = float(own_use.total_bytes), float(task.machine.memory_bytes)
+    if needed > there:
+        rule = f"with our own software it needs {show_bytes(needed)} of {show_bytes(there)}"
+        yield Text(f"{rule}; runs=true without --stack finds what fits", style="dim")
 
 
 def _short(problem: Problem) -> str:
