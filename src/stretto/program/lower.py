@@ -43,6 +43,7 @@ from stretto.program.instruction import (
     Weight,
     route,
 )
+from stretto.program.repeat import ANY, Run, gathered, mention
 from stretto.rules import Placement, Store
 from stretto.schedule import SCHEDULES, Action, Pass, Schedule, balanced
 
@@ -140,26 +141,36 @@ class _Stage:
         )  # fmt: skip
         self.out: list[Instruction] = []
         self.buffers: dict[Buffer, Spec] = {}
+        self.specs: dict[Spec, Spec] = {}
+        self.last: dict[Buffer, int] = {}
+        self.noted = 0
+        self.written: dict[tuple[Pass, int, bool], Run] = {}
+        self.micro_batches = plan.micro_batches
         self.compute, self.master = plan.numerics.dtype, plan.numerics.master
         self.groups = {b: groups(chain[b], placement) for b in range(*span)}
         self.recomputed = plan.memory.kinds
         self.kept: dict[tuple[int, int], bool] = {}
         self.working: dict[str, Buffer] = {}
+        self.rests: set[str] = set()  # parameters that are used as they rest
         self.begun: set[str] = set()
         self.pending: dict[Route, list[Parameter]] = {}
         self.reduced: dict[str, Buffer] = {}
         blocks = [chain[b] for b in range(*span)]
         self.parameters = {p.name: p for b in blocks for p in b.parameters}
-        uses = Counter(p.name for b in blocks for p in b.parameters)
-        self.left = {name: n * plan.micro_batches for name, n in uses.items()}
+        self.left = Counter(p.name for b in blocks for p in b.parameters)
+        self.backwards: Counter[int] = Counter()
         batch = plan.batch
         self.sizes = placement.sizes | {
             "batch": batch.micro_batch * plan.replicas, "seq": batch.seq, "time": batch.seq,
         }  # fmt: skip
+        shape, layout = tuple(self.sizes[d] for d in RESIDUAL), placement.layout(RESIDUAL)
+        self.residual = Spec(Role.ACTIVATION, shape, layout, self.compute)
         # Every micro-batch asks the same again.
         self.redistribute, self.resting = cache(redistribute), cache(placement.resting)
         self.rest_shape = cache(placement.rest_shape)
         self.gives, self.gradient = cache(Group.gives), cache(Group.gradient)
+        for parameter in self.parameters.values():
+            self._rest(parameter)
         self.wanted = {
             direction: {b: self._wanted(direction, b) for b in range(*span)}
             for direction in (Pass.FORWARD, Pass.BACKWARD)
@@ -169,25 +180,25 @@ class _Stage:
 
     def lower(self) -> StageProgram:
         """Walk the schedule, then reduce, vote and update."""
-        for parameter in self.parameters.values():
-            self._rest(parameter)
-        for m in range(self.plan.micro_batches):
+        for m in range(self.micro_batches):
             self._given(m)
         actions = self.schedule.ranks[self.stage]
         uses = [self._uses(a) for a in actions]
         flat = [use for action in uses for use in action]
-        after = dict(zip(flat, [*flat[1:], None], strict=True))
+        following = iter((*flat[1:], None))
         self._receive(actions[0])
         for i, action in enumerate(actions):
             if i + 1 < len(actions):
                 self._receive(actions[i + 1])
             for use in uses[i]:
-                self._run(use, after[use])
+                self._run(use, next(following))
             self._send(action)
         self._flush(everything=True)
         self._tie()
         self._update()
-        return StageProgram(self.stage, self.span, freed(self.out, self.buffers), self.buffers)
+        mention(self.last, self.out, self.noted)
+        listed = _with_frees(self.out, self.last, self.buffers)
+        return StageProgram(self.stage, self.span, listed, self.buffers)
 
     def _uses(self, action: Action) -> list[_Use]:
         blocks = range(*self.span)
@@ -199,22 +210,54 @@ class _Stage:
         after = self.wanted[following.direction][following.block] if following else ()
         self._gather(self.wanted[use.direction][use.block])
         self._gather(after)
+        at = use.block, use.micro_batch
         if use.direction is Pass.FORWARD:
-            again = _Use(Pass.BACKWARD, use.block, use.micro_batch)
-            keep = self.chain[use.block].kind not in self.recomputed or following == again
-            self.kept[use.block, use.micro_batch] = keep
+            again = _Use(Pass.BACKWARD, *at)
+            self.kept[at] = self.chain[use.block].kind not in self.recomputed or following == again
+        self._write(use, keep=self.kept[at])
+        if use.direction is Pass.BACKWARD:
+            self._close(use.block)
+        for p in self.wanted[use.direction][use.block]:
+            if p not in after:
+                del self.working[p.name]
+
+    def _write(self, use: _Use, *, keep: bool) -> None:
+        """Write a run of a block, as it was written for another micro-batch if it was."""
+        key = use.direction, use.block, keep
+        run, begun = self.written.get(key), len(self.begun)
+        if run is None:
+            run = self._for_any(_Use(use.direction, use.block, ANY), keep=keep)
+        fresh = len(self.begun) > begun  # what begins a sum is written once
+        mention(self.last, self.out, self.noted)
+        self.noted = len(self.out)
+        last = run.fill(use.micro_batch, self.working, out=self.out, buffers=self.buffers)
+        if not fresh:
+            self.written[key] = run
+            self.last |= last
+            self.noted = len(self.out)
+
+    def _for_any(self, use: _Use, *, keep: bool) -> Run:
+        """Give what a run of a block writes, for any micro-batch."""
+        whole = self.out, self.buffers, self.working
+        moving = [p.name for p in self.chain[use.block].parameters if p.name not in self.rests]
+        self.out, self.buffers = [], {}
+        self.working = self.working | {name: gathered(name) for name in moving}
+        if use.direction is Pass.FORWARD:
             self._forward(use, Phase.FORWARD, keep=keep)
         else:
-            if not self.kept[use.block, use.micro_batch]:
+            if not keep:
                 self._forward(use, Phase.RECOMPUTE, keep=True)
             self._backward(use)
-        self.working = {p.name: self.working[p.name] for p in after}
+        run = Run.of(self.out, self.buffers, parameters=moving)
+        self.out, self.buffers, self.working = whole
+        return run
 
     def _wanted(self, direction: Pass, block: int) -> tuple[Parameter, ...]:
-        """Give the parameters that a run of a block reads."""
-        if direction is Pass.FORWARD:
-            return self.chain[block].parameters
-        return tuple(dict.fromkeys(p for g in self.groups[block] for p in g.recalled))
+        """Give the parameters that a run of a block reads and that do not rest where it does."""
+        read = self.chain[block].parameters
+        if direction is Pass.BACKWARD:
+            read = tuple(dict.fromkeys(p for g in self.groups[block] for p in g.recalled))
+        return tuple(p for p in read if p.name not in self.rests)
 
     # ── buffers ──────────────────────────────────────────────────────────────────────────────────
 
@@ -223,6 +266,7 @@ class _Stage:
              parameter: str = "") -> Buffer:  # fmt: skip
         shape = tuple(self.sizes[d] for d in dims) if shape is None else shape
         spec = Spec(role, shape, layout, dtype or self.compute, parameter)
+        spec = self.specs.setdefault(spec, spec)  # one for all micro-batches
         assert self.buffers.get(name, spec) == spec, f"buffer {name} is two things"
         self.buffers[name] = spec
         return name
@@ -232,7 +276,10 @@ class _Stage:
         layout = self.resting(p, Store.PARAMETER)
         owned = self.resting(p, Store.OPTIMIZER)
         shape = self.rest_shape(p, layout)
-        self._new(f"w:{p.name}", Role.PARAMETER, layout, shape=shape, parameter=p.name)
+        rest = self._new(f"w:{p.name}", Role.PARAMETER, layout, shape=shape, parameter=p.name)
+        if (layout, shape) == (self.placement.layout(p.dims), self.placement.shape(p)):
+            self.working[p.name] = rest
+            self.rests.add(p.name)
         shape = self.rest_shape(p, owned)
         states = ("first", "second") if self._is_master(p) else ("master", "first", "second")
         for state in states:
@@ -260,13 +307,15 @@ class _Stage:
 
     def _input(self, block: int, m: int) -> Buffer:
         """Name what enters `block`, in the layout of the residual stream."""
-        return self._new(f"x{block}.m{m}", Role.ACTIVATION, self.placement.layout(RESIDUAL),
-                         dims=RESIDUAL)  # fmt: skip
+        name = f"x{block}.m{m}"
+        self.buffers[name] = self.residual
+        return name
 
     def _cotangent(self, block: int, m: int) -> Buffer:
         """Name the cotangent of what leaves `block`, in the layout of the residual stream."""
-        return self._new(f"dx{block + 1}.m{m}", Role.ACTIVATION, self.placement.layout(RESIDUAL),
-                         dims=RESIDUAL)  # fmt: skip
+        name = f"dx{block + 1}.m{m}"
+        self.buffers[name] = self.residual
+        return name
 
     # ── communication between stages ─────────────────────────────────────────────────────────────
 
@@ -293,11 +342,7 @@ class _Stage:
         for p in parameters:
             if p.name in self.working:
                 continue
-            rest = self.buffers[f"w:{p.name}"]
             layout, shape = self.placement.layout(p.dims), self.placement.shape(p)
-            if rest.layout == layout and rest.shape == shape:
-                self.working[p.name] = f"w:{p.name}"
-                continue
             name = f"u{len(self.out)}:{p.name}"
             self._new(name, Role.WORKING, layout, shape=shape, parameter=p.name)
             moves.append((f"w:{p.name}", name))
@@ -417,8 +462,6 @@ class _Stage:
                 self._move(moves, ((moves[0][1], addend),) if addend else ())
             if reductions:
                 self._move(reductions, self._begin(reductions))
-            self._close(group)
-        self._flush()
 
     def _cotangents_in(self, group: Group, incoming: dict[str, Buffer], b: int, m: int) -> Named:
         """Give the cotangents of what a group wrote, in the layouts of what it wrote, whole."""
@@ -500,9 +543,12 @@ class _Stage:
         self.begun |= {t for _, t in pairs}
         return adds
 
-    def _close(self, group: Group) -> None:
+    def _close(self, block: int) -> None:
         """Note which gradients are complete; those still to be reduced wait for a bucket."""
-        for p in group.parameters:
+        self.backwards[block] += 1
+        if self.backwards[block] < self.micro_batches:
+            return
+        for p in (p for group in reversed(self.groups[block]) for p in group.parameters):
             self.left[p.name] -= 1
             if self.left[p.name]:
                 continue
@@ -514,6 +560,7 @@ class _Stage:
             else:
                 steps = self.redistribute(self.buffers[total].layout, owned)
                 self.pending.setdefault(route(steps), []).append(p)
+        self._flush()
 
     def _flush(self, *, everything: bool = False) -> None:
         """Reduce the buckets that are full, or all."""
@@ -558,7 +605,7 @@ class _Stage:
             for p in self.parameters.values()
             if self.ties.get(p.name, (self.stage,))[0] == self.stage
         ]
-        counts = tuple(f"count.m{m}" for m in range(self.plan.micro_batches))
+        counts = tuple(f"count.m{m}" for m in range(self.micro_batches))
         self.out.append(
             Vote(
                 ("loss",) if self._has_loss else (),
@@ -605,9 +652,14 @@ def freed(
 ) -> tuple[Instruction, ...]:
     """Free every buffer that does not stay after the last instruction that names it."""
     last: dict[Buffer, int] = {}
-    for i, instruction in enumerate(instructions):
-        for name in (*instruction.input, *instruction.output):
-            last[name] = i
+    mention(last, instructions)
+    return _with_frees(instructions, last, buffers)
+
+
+def _with_frees(
+    instructions: Sequence[Instruction], last: Mapping[Buffer, int], buffers: Mapping[Buffer, Spec]
+) -> tuple[Instruction, ...]:
+    """Free buffers after the instructions that name them last."""
     dying: dict[int, list[Buffer]] = {}
     for name, i in last.items():
         if buffers[name].role not in STAYS:

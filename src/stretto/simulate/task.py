@@ -12,17 +12,18 @@ forward pass that follows it.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from stretto.cost.instruction import Message, messages
-from stretto.layout import Layout
 from stretto.program.instruction import (
     Buffer,
     Compute,
     Free,
     Instruction,
-    Leg,
     Move,
     Named,
     Program,
@@ -33,6 +34,7 @@ from stretto.program.instruction import (
     Vote,
 )
 from stretto.timeline.rows import Queue, after_vote
+from stretto.timeline.value import Ints
 
 Work = Compute | Update | Message | None
 """What a task does; None for a receive, which is priced as its send."""
@@ -64,47 +66,49 @@ class Tasks:
     instruction: list[int] = field(default_factory=list)
     work: list[int] = field(default_factory=list)
     lane: list[int] = field(default_factory=list)
-    before: list[int] = field(default_factory=list)
-    after: list[int] = field(default_factory=list)
+    before: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    after: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     works: list[Work] = field(default_factory=list)
     lanes: list[Lane] = field(default_factory=list)
-    idle: list[tuple[int, int]] = field(default_factory=list)
+    idle: Ints = field(default_factory=lambda: np.empty((0, 2), dtype=np.int64))
 
 
 def tasks(program: Program, stage: StageProgram) -> Tasks:
     """Give the tasks of a stage."""
-    writer = _Writer(program, stage)
-    first, count = after_vote(stage), len(stage.instructions)
-    for i in (*range(first, count), *range(first)):
-        writer.take(i, stage.instructions[i])
-    return writer.tasks
+    writer, listed = _Writer(program, stage), stage.instructions
+    first, free = after_vote(stage), [type(x) is Free for x in listed]
+    for i in (*range(first, len(listed)), *range(first)):
+        if not free[i]:
+            writer.take(i, listed[i])
+    return writer.finish(first, list(itertools.compress(range(len(listed)), free)))
 
 
 class _Writer:
-    """Tasks while they are being written."""
+    """Tasks while they are being written: first what brings what, then what else they wait for."""
 
     def __init__(self, program: Program, stage: StageProgram) -> None:
         self.program, self.stage, self.tasks = program, stage, Tasks(stage)
         self.mesh = program.placement.mesh
         self.rank = self.mesh.rank({"pp": stage.stage})
-        self.last = -1  # the device's last task
-        self.tail: dict[int, int] = {}  # of each lane the message that was issued last
-        self.met: set[int] = set()  # messages that the device has waited for
+        self.before: list[int] = []
+        self.after: list[int] = []
+        self.idle: list[int] = []
         self.arriving: dict[Buffer, tuple[int, ...]] = {}
         self.known: dict[Hashable, int] = {}
         self.lanes: dict[Hashable, int] = {}
+        self.specs: dict[Hashable, int] = {}
+        self.spec_of: dict[int, int] = {}
         self.routes: dict[Hashable, tuple[tuple[int, int], ...]] = {}
-        self.layouts: dict[Layout, int] = {}
-        self.layout_of: dict[int, int] = {}
 
     def take(self, index: int, instruction: Instruction) -> None:
         """Write the tasks of one instruction."""
         match instruction:
-            case Free():
-                self.tasks.idle.append((index, self.last))
-            case Compute():
+            case Compute(values=values, parameters=parameters, adds=adds):
                 key = id(instruction.phase), instruction.block, instruction.segments
-                self._compute(index, key, instruction)
+                work = self.known.get(key, -1)
+                if work < 0:
+                    work = self._known(key, instruction)
+                self._compute(index, work, values, parameters, adds)
             case Move():
                 self._move(index, instruction)
             case Send():
@@ -116,40 +120,45 @@ class _Writer:
             case Vote():
                 (message,) = messages(instruction, self.stage, self.program)
                 work, lane = self._known(message, message), self._lane(Lane("all"))
-                self.last = self._task(index, work, lane, self._coming(tuple(self.arriving)))
+                self._task(index, work, lane, self._coming(tuple(self.arriving)))
             case Update():
-                self._compute(index, index, instruction)
+                named = tuple(("", name) for name in instruction.input)
+                self._compute(index, self._known(index, instruction), named)
+            case Free():
+                raise AssertionError("what is freed is no task")
 
-    def _compute(self, index: int, key: Hashable, instruction: Compute | Update) -> None:
-        work, arriving, coming = self._known(key, instruction), self.arriving, tuple[int, ...]()
-        if arriving:
-            for pairs in _read(instruction):
-                for _, name in pairs:
-                    if name in arriving:
-                        coming = _with(coming, arriving.pop(name))
-        self.last = self._task(index, work, DEVICE, coming)
+    def _compute(self, index: int, work: int, *named: Named) -> None:
+        """Write a task that waits for all that is still on its way to it, by (what for, buffer)."""
+        arriving, coming = self.arriving, tuple[int, ...]()
+        for pairs in named:
+            for _, name in pairs:
+                if name in arriving:
+                    coming = _with(coming, arriving.pop(name))
+        self._task(index, work, DEVICE, coming)
 
     def _move(self, index: int, move: Move) -> None:
         """Write a task for each message of a move; without any, readers wait for what it reads."""
-        arriving, coming = self.arriving, tuple[int, ...]()
-        key = tuple([self._leg(leg) for leg in move.legs])
+        arriving, legs, coming = self.arriving, move.legs, tuple[int, ...]()
+        # The program keeps its parts, so that `id` is as good as they are and far quicker.
+        key = tuple([(id(x.steps), self._spec(x.source), self._spec(x.target)) for x in legs])
         route = self.routes.get(key)
         if route is None:
             route = self.routes[key] = tuple(
                 (self._known(m, m), self._lane(Lane("group", m.axes)))
                 for m in messages(move, self.stage, self.program)
             )
-        if arriving:
-            for leg in move.legs:
-                coming = _with(coming, arriving.get(leg.source, ()))
-            for _, name in move.adds:
-                coming = _with(coming, arriving.get(name, ()))
+        for leg in legs:
+            if leg.source in arriving:
+                coming = _with(coming, arriving[leg.source])
+        for _, name in move.adds:
+            if name in arriving:
+                coming = _with(coming, arriving[name])
         for work, lane in route:
             coming = (self._task(index, work, lane, coming),)
         if not route:
-            self.tasks.idle.append((index, self.last))
+            self.idle.append(index)
         if coming:
-            for leg in move.legs:
+            for leg in legs:
                 arriving[leg.target] = coming
 
     def _send(self, index: int, send: Send) -> None:
@@ -161,39 +170,25 @@ class _Writer:
         ((work, lane),) = self.routes[key]
         self._task(index, work, lane, self._coming(send.buffers))
 
-    def _leg(self, leg: Leg) -> Hashable:
-        """Give what the messages of a leg depend on."""
-        # The program keeps its parts, so that `id` is as good as they are and far quicker.
-        return id(leg.steps), self._spec(leg.source), self._spec(leg.target)
-
-    def _spec(self, name: Buffer) -> Hashable:
-        """Give what the messages of a buffer depend on."""
+    def _spec(self, name: Buffer) -> int:
+        """Give a number to what the messages of a buffer depend on."""
         spec = self.stage.buffers[name]
-        layout = self.layout_of.get(id(spec.layout))
-        if layout is None:
-            layout = self.layouts.setdefault(spec.layout, len(self.layouts))
-            self.layout_of[id(spec.layout)] = layout
-        return layout, id(spec.role), spec.shape, spec.dtype
+        number = self.spec_of.get(id(spec), -1)
+        if number < 0:
+            what = spec.layout, spec.role, spec.shape, spec.dtype
+            number = self.spec_of[id(spec)] = self.specs.setdefault(what, len(self.specs))
+        return number
 
     def _task(self, index: int, work: int, lane: int, coming: tuple[int, ...]) -> int:
-        """Write a task and what it waits for, but for what that has waited for before."""
-        out, task = self.tasks, len(self.tasks.instruction)
+        """Write a task and the messages that bring what it reads."""
+        out = self.tasks
+        task = len(out.lane)
         out.instruction.append(index)
         out.work.append(work)
         out.lane.append(lane)
-        if lane != DEVICE:
-            ahead = self.tail.get(lane, -1)
-            self.tail[lane] = task
-            if ahead >= 0 and ahead not in self.met and ahead not in coming:
-                coming = (ahead, *coming)
-        if lane == DEVICE or out.lanes[lane].way == "all":
-            self.met.update(coming)
-        if self.last >= 0 and (not coming or max(coming) < self.last):
-            out.before.append(self.last)
-            out.after.append(task)
-        for other in coming:
-            out.before.append(other)
-            out.after.append(task)
+        for message in coming:
+            self.before.append(message)
+            self.after.append(task)
         return task
 
     def _coming(self, names: tuple[Buffer, ...]) -> tuple[int, ...]:
@@ -220,14 +215,52 @@ class _Writer:
             self.lanes[lane] = self.lanes[key]
         return self.lanes[lane]
 
+    def finish(self, first: int, free: list[int]) -> Tasks:
+        """Let each task wait for the device, and for the message before it in its queue.
 
-def _read(instruction: Compute | Update) -> tuple[Named, ...]:
-    """Give (what for, buffer) of all that may still be on its way to an instruction."""
-    match instruction:
-        case Compute(values=values, parameters=parameters, adds=adds):
-            return values, parameters, adds
-        case Update():
-            return (tuple(("", name) for name in instruction.input),)
+        But not for what something that it waits for, or the device, has waited for already.
+
+        Args:
+            first: The first instruction of a step from vote to vote.
+            free: Those that free buffers.
+        """
+        out, count = self.tasks, len(self.tasks.lane)
+        lane, each = np.array(out.lane, dtype=np.int64), np.arange(count)
+        before, after = (np.array(side, dtype=np.int64) for side in (self.before, self.after))
+        waits = lane == DEVICE
+        for i, queue in enumerate(out.lanes):
+            if queue.way == "all":
+                waits |= lane == i
+        heads = np.flatnonzero(waits)
+        last = np.append(-1, heads)[np.searchsorted(heads, each)]
+        met = np.full(count, count)
+        np.minimum.at(met, before[waits[after]], after[waits[after]])
+        ahead = _ahead(lane)
+        ahead[after[before == ahead[after]]] = -1
+        ahead[met[ahead] < each] = -1
+        latest = ahead.copy()
+        np.maximum.at(latest, after, before)
+        last[latest >= last] = -1
+        rows = [(last[last >= 0], each[last >= 0]), (ahead[ahead >= 0], each[ahead >= 0])]
+        before, after = (np.concatenate(side) for side in zip(*rows, (before, after), strict=True))
+        order = np.argsort(after, kind="stable")
+        out.before, out.after = before[order], after[order]
+        turn = (np.array(out.instruction, dtype=np.int64)[heads] - first) % len(
+            self.stage.instructions
+        )
+        idle = np.array([*free, *self.idle], dtype=np.int64)
+        at = np.searchsorted(turn, (idle - first) % len(self.stage.instructions))
+        out.idle = np.stack([idle, np.append(-1, heads)[at]], axis=1)
+        return out
+
+
+def _ahead(lane: Ints) -> Ints:
+    """Give for each message the one before it in its queue; -1 for none, and for no message."""
+    order = np.argsort(lane, kind="stable")
+    found = np.full(len(lane), -1)
+    same = (lane[order][1:] == lane[order][:-1]) & (lane[order][1:] != DEVICE)
+    found[order[1:][same]] = order[:-1][same]
+    return found
 
 
 def _with(some: tuple[int, ...], more: tuple[int, ...]) -> tuple[int, ...]:
