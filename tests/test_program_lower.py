@@ -15,6 +15,7 @@ from stretto.errors import ModelError, PlanError
 from stretto.layout import Kind
 from stretto.model import Model
 from stretto.plan import Batch, Communication, Memory, Numerics, Pipeline, Plan
+from stretto.program.cut import block_cost, stage_cut
 from stretto.program.draw import draw
 from stretto.program.group import groups
 from stretto.program.instruction import (
@@ -30,7 +31,7 @@ from stretto.program.instruction import (
     Update,
     Vote,
 )
-from stretto.program.lower import block_cost, lower, stage_cut
+from stretto.program.lower import lower
 from stretto.program.traffic import traffic
 from stretto.rules import Placement
 

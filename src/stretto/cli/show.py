@@ -11,8 +11,9 @@ from stretto.cli.subject import subject
 from stretto.errors import InputError, Problem
 from stretto.model import Model
 from stretto.presets import PRESETS
+from stretto.program.cut import block_cost
 from stretto.program.instruction import Program
-from stretto.program.lower import block_cost, lower
+from stretto.program.lower import lower
 from stretto.program.memory import memory
 from stretto.program.render import lines, summary
 from stretto.schedule import SCHEDULES, grid

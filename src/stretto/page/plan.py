@@ -9,7 +9,7 @@ from typing import Any
 
 from stretto.page.subject import Subject
 from stretto.plan import Plan
-from stretto.program.lower import block_cost, stage_cut
+from stretto.program.cut import block_cost, stage_cut
 from stretto.rules import Rules, Store
 
 AXES: Mapping[str, tuple[str, str]] = MappingProxyType(

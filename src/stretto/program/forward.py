@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from stretto.program.free import freed
 from stretto.program.instruction import (
     Buffer,
     Compute,
@@ -15,7 +16,6 @@ from stretto.program.instruction import (
     StageProgram,
     Vote,
 )
-from stretto.program.lower import freed
 
 
 def forward_only(program: Program) -> Program:

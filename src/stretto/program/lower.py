@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -19,12 +19,12 @@ from stretto.errors import ModelError, PlanError
 from stretto.layout import Layout, redistribute
 from stretto.model import Block, BlockKind, Model, Parameter
 from stretto.plan import DTYPE_BYTES, Plan
+from stretto.program.cut import stage_cut
+from stretto.program.free import with_frees
 from stretto.program.group import Group, groups
 from stretto.program.instruction import (
-    STAYS,
     Buffer,
     Compute,
-    Free,
     Instruction,
     Leg,
     Move,
@@ -45,7 +45,7 @@ from stretto.program.instruction import (
 )
 from stretto.program.repeat import ANY, Run, gathered, mention
 from stretto.rules import Placement, Store
-from stretto.schedule import SCHEDULES, Action, Pass, Schedule, balanced
+from stretto.schedule import SCHEDULES, Action, Pass, Schedule
 
 RESIDUAL = ("batch", "seq", "embed")
 """The logical dimensions of what passes between blocks."""
@@ -77,37 +77,6 @@ def lower(model: Model, plan: Plan) -> Program:
     for stage, span in enumerate(spans):
         stages.append(_Stage(model, plan, placement, chain, schedule, stage, span, ties).lower())
     return Program(model, plan, placement, chain, tuple(stages))
-
-
-def stage_cut(model: Model, plan: Plan) -> tuple[int, ...]:
-    """Give the first block of each stage: the plan's, or the cut that balances the cost."""
-    if plan.pipeline.cut:
-        return plan.pipeline.cut
-    costs = [block_cost(model, b, positions=plan.batch.seq) for b in model.blocks]
-    return balanced(costs, plan.stages)
-
-
-def block_cost(model: Model, block: Block, *, positions: int) -> float:
-    """Give the cost of a block for one token, in FLOPs of a matrix product.
-
-    Fused attention runs at a third of the rate of a matrix product, and a number that a norm, a
-    rotation, an activation or the loss reads or writes costs about 48 FLOPs: measured on a CPU core
-    with a width of 256. On an accelerator these are nearer one half and several hundred.
-    """
-    touched = {
-        BlockKind.EMBEDDING: 6 * model.embed,
-        BlockKind.ATTENTION: 10 * model.embed + 10 * model.heads * model.head_dim,
-        BlockKind.FEED_FORWARD: 10 * model.embed + 6 * model.ff,
-        BlockKind.EXPERTS: 10 * model.embed + 6 * (model.top_k * model.expert_ff + model.shared_ff),
-        BlockKind.JOIN: 16 * model.embed,
-        BlockKind.HEAD: 6 * model.embed + 2 * model.vocab,
-    }[block.kind]
-    products = model.block_flops(block, positions=positions)
-    attention = 0.0
-    if block.kind is BlockKind.ATTENTION:
-        attended = model.attends_to(block.layer, positions=positions)
-        attention = 2 * 4 * model.heads * model.head_dim * attended
-    return products + attention + 48 * touched
 
 
 def _ties(chain: Sequence[Block], spans: Sequence[tuple[int, int]]) -> dict[str, tuple[int, ...]]:
@@ -197,7 +166,7 @@ class _Stage:
         self._tie()
         self._update()
         mention(self.last, self.out, self.noted)
-        listed = _with_frees(self.out, self.last, self.buffers)
+        listed = with_frees(self.out, self.last, self.buffers)
         return StageProgram(self.stage, self.span, listed, self.buffers)
 
     def _uses(self, action: Action) -> list[_Use]:
@@ -645,28 +614,3 @@ def _buckets(
         buckets[-1].append(p)
         size += DTYPE_BYTES[plan.numerics.dtype] * math.prod(placement.shape(p))
     return buckets
-
-
-def freed(
-    instructions: Sequence[Instruction], buffers: Mapping[Buffer, Spec]
-) -> tuple[Instruction, ...]:
-    """Free every buffer that does not stay after the last instruction that names it."""
-    last: dict[Buffer, int] = {}
-    mention(last, instructions)
-    return _with_frees(instructions, last, buffers)
-
-
-def _with_frees(
-    instructions: Sequence[Instruction], last: Mapping[Buffer, int], buffers: Mapping[Buffer, Spec]
-) -> tuple[Instruction, ...]:
-    """Free buffers after the instructions that name them last."""
-    dying: dict[int, list[Buffer]] = {}
-    for name, i in last.items():
-        if buffers[name].role not in STAYS:
-            dying.setdefault(i, []).append(name)
-    out: list[Instruction] = []
-    for i, instruction in enumerate(instructions):
-        out.append(instruction)
-        if i in dying:
-            out.append(Free(tuple(dying[i])))
-    return tuple(out)
