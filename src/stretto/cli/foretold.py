@@ -100,6 +100,13 @@ def predicted_s(start: Start, cluster: Cluster) -> float:
     return float(found.time.total_s)
 
 
+def peak_flops_per_s(start: Start, cluster: Cluster) -> float:
+    """Give the peak of a device in the precision of a run's products, by which its MFU counts."""
+    from stretto.cost import Choice, Machine
+
+    return float(Machine.of(cluster).peak(Choice.of(start.plan, start.model).precision))
+
+
 def cluster_of_run(run: RunDirectory, plan: Plan) -> Cluster:
     """Give the cluster of a run: RUN/cluster.toml if there is one, else this machine.
 

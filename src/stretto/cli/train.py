@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stretto.cli.arguments import Parser
-from stretto.cli.foretold import predicted_s
+from stretto.cli.foretold import peak_flops_per_s, predicted_s
 from stretto.cli.keys import every, sort
 from stretto.cli.plans import in_words
 from stretto.cli.request import Asked, Request, request
@@ -303,6 +303,7 @@ def _launch(wanted: Request, text: Prepared, predicted_s: float | None) -> int |
         keep=settings.keep,
         home=wanted.run.path,
         record_every=settings.record_every,
+        peak_flops_per_s=peak_flops_per_s(start, wanted.cluster) if wanted.cluster else None,
     )
     if start.weights is not None and not wanted.resume:
         from stretto.runtime.weights import check_weights

@@ -55,6 +55,7 @@ class Job:
         keep: Checkpoints that are kept.
         home: The directory of the run, for recorded steps; None to record none.
         record_every: Steps between two that are recorded; 0 for none.
+        peak_flops_per_s: Of a device, by which MFU counts; None to measure it.
     """
 
     model: Model
@@ -71,6 +72,7 @@ class Job:
     keep: int = 2
     home: Path | None = None
     record_every: int = 0
+    peak_flops_per_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ class Record:
         lr: Learning rate.
         tokens: Tokens seen so far.
         tokens_per_s: Of the last step, over all ranks.
-        mfu: Model FLOPs of the step over what the devices could have done in its time.
+        mfu: Model FLOPs of the step over those of the devices' peak in its time.
         memory_bytes: The most that a rank has held so far.
         data_wait: Share of the step spent waiting for data.
         overhead: The interpreter's share of the step.
@@ -149,7 +151,8 @@ def train(
     trial = Executor(rank.on(forward_only(program)))
     dtype = DTYPES[job.plan.numerics.dtype]
     dist.barrier()
-    rates = torch.tensor([matrix_rate(world.device, dtype)], device=world.device)
+    rate = job.peak_flops_per_s or matrix_rate(world.device, dtype)
+    rates = torch.tensor([rate], device=world.device)
     dist.all_reduce(rates)
     meter = _Meter(job, world, rate=float(rates), first=first)
     with Prefetch(_builder(job, rank), start=first, stop=job.recipe.steps) as ready:
