@@ -23,12 +23,21 @@ from stretto.cost import (
     stack,
     taken,
 )
-from stretto.cost.memory import FRAGMENTS, MOMENTS, PARTS, RESERVE_BYTES, MemoryUse, memory
+from stretto.cost.memory import (
+    FRAGMENTS,
+    MOMENTS,
+    PARTS,
+    PROCESS_BYTES,
+    RESERVE_BYTES,
+    MemoryUse,
+    memory,
+)
 
 MACHINE = Machine.of(find("a100x64"))
 
 FUSED = {
-    "fused_attention": 1, "kept_copies": 0, "kept_norm": 0, "kept_gathered": 0,
+    "fused_attention": 1, "kept_copies": 0, "kept_inputs": 1, "kept_norm": 0,
+    "kept_gathered": 0,
     "kept_mask_bytes": 0, "kept_score_bytes": 0, "logit_bytes": 8, "logits_split": 1,
     "update_bytes": 0,
 }  # fmt: skip
@@ -244,6 +253,13 @@ def test_unfused_kernels_keep_copies_of_queries_keys_gates_and_norms() -> None:
     assert float(extra) == 8192 * (8192 + 2048 + 28672 + 2 * 4 * 8192)
 
 
+def test_blocks_that_run_again_one_by_one_keep_two_inputs_of_a_layer() -> None:
+    llama, plan = shape(layers=1, vocab=1), choice(**FULL)
+    assert float(used(llama, plan, kept_inputs=2).kept_bytes) == 8192 * 2 * 8192
+    whole = used(llama, choice(), kept_inputs=2).kept_bytes
+    assert float(whole) == float(used(llama, choice()).kept_bytes)
+
+
 def test_norms_that_stay_gathered_keep_their_results_whole_and_nothing_else() -> None:
     plan = choice(tp=4, sequence=1)
     more = used(shape(layers=1, vocab=1), plan, kept_gathered=1).kept_bytes
@@ -419,3 +435,9 @@ def test_an_allocator_loses_a_share_of_what_comes_and_goes() -> None:
     passing = float(use.kept_bytes + use.work_bytes + use.transfer_bytes)
     assert float(use.fragment_bytes) == pytest.approx(FRAGMENTS * passing)
     assert float(use.reserve_bytes) == RESERVE_BYTES
+
+
+def test_a_device_that_is_its_own_host_has_a_process_and_no_context() -> None:
+    host = replace(MACHINE, host=np.ones(()))
+    use = memory(Pricing(shape(), choice(), host, stack("stretto-cpu")))
+    assert float(use.reserve_bytes) == PROCESS_BYTES < RESERVE_BYTES

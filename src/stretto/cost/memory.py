@@ -31,6 +31,9 @@ see docs/fidelity.md."""
 RESERVE_BYTES = 1.5e9
 """Of the device's context, its libraries and their communicators; fitted, see docs/fidelity.md."""
 
+PROCESS_BYTES = 3.5e8
+"""Of a rank's process with its libraries, where the device is its own host; measured on Linux."""
+
 
 @dataclass(frozen=True, slots=True)
 class MemoryUse:
@@ -86,7 +89,7 @@ PARTS = tuple(f.name for f in fields(MemoryUse) if f.name.endswith("_bytes"))
 RESTING = PARTS[:4]
 """Of those, what stays from step to step."""
 
-_NONE = dict.fromkeys(PARTS, np.zeros(())) | {"reserve_bytes": np.asarray(RESERVE_BYTES)}
+_NONE = dict.fromkeys(PARTS, np.zeros(()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +117,7 @@ class Saved:
     kernels and products in 8 bits too.
 
     Attributes:
-        stream: The layer's input, which is always kept.
+        stream: The layer's input, or those of its two blocks, which are always kept.
         core: Of attention's core: its scores, or what stands for them where it is fused.
         out: Its result; as the input of a product too, it goes only where both run again.
         matrix: Results of products.
@@ -231,7 +234,7 @@ def _running(
     gradient = resting["gradient_bytes"]
     resting["gradient_bytes"] = np.where(late, relu(gradient - activations), gradient)
     moved = transfer_bytes + messages + whole
-    return _use(moment, **resting, **parts, kept_bytes=activations, transfer_bytes=moved)
+    return _use(p, moment, **resting, **parts, kept_bytes=activations, transfer_bytes=moved)
 
 
 def update_use(p: Pricing, rank: Rank) -> MemoryUse:
@@ -240,13 +243,16 @@ def update_use(p: Pricing, rank: Rank) -> MemoryUse:
     wide = np.where(c.gradient_bytes < c.master_bytes, c.master_bytes, 0.0)
     own = _elements(p, rank, np.where(c.zero >= 1, c.shard, 1.0))
     besides = (p.stack.update_bytes + wide) * (1 - c.optimizer_offload) * own
-    return _use(2.0, **_resting(p, rank), update_bytes=besides)
+    return _use(p, 2.0, **_resting(p, rank), update_bytes=besides)
 
 
-def _use(moment: float, **parts: Number) -> MemoryUse:
+def _use(p: Pricing, moment: float, **parts: Number) -> MemoryUse:
     """Give a use of these parts and no others, with what is lost and reserved besides."""
     passing = sum((v for n, v in parts.items() if n not in RESTING), np.zeros(()))
-    besides = {"fragment_bytes": FRAGMENTS * passing}
+    besides = {
+        "fragment_bytes": FRAGMENTS * passing,
+        "reserve_bytes": np.where(p.machine.host > 0, PROCESS_BYTES, RESERVE_BYTES),
+    }
     return MemoryUse(**{**_NONE, **parts, **besides}, moment=np.asarray(moment))
 
 
@@ -337,9 +343,9 @@ def _saved(p: Pricing, experts: Number) -> Saved:
     ff = np.where(experts > 0, shape.shared_ff, shape.ff) / c.tp + visits * shape.expert_ff
     gates = np.where(shape.ups > 1, stack.kept_copies, 0.0) * ff
     scores = np.where(stack.fused_attention > 0, LOG_SUM_BYTES, stack.kept_score_bytes * c.seq)
-    products = stream + latent + query + keys + values + shape.ups * ff
+    products = (2 - stack.kept_inputs) * stream + latent + query + keys + values + shape.ups * ff
     return Saved(
-        stream=w * stream,
+        stream=w * stack.kept_inputs * stream,
         core=scores * heads,
         out=w * out,
         matrix=w * products + read * visits * shape.embed,

@@ -41,6 +41,8 @@ class Stack:
         optimizer_bytes: Bytes moved for each element of the optimizer's state.
         kept_copies: Copies that rotations of queries and keys, and activations of gates, keep
             beside what fused ones do.
+        kept_inputs: Kept of a layer where all of it runs again: its input, or 2 where each of its
+            blocks runs again by itself.
         kept_norm: Values of the stream's width that a norm keeps besides its input and result.
         kept_gathered: 1 where the inputs of products, split between tensor-parallel ranks, are kept
             gathered rather than gathered again (Korthikanti et al., 2022).
@@ -79,6 +81,7 @@ class Stack:
     contention: Number
     optimizer_bytes: Number
     kept_copies: Number
+    kept_inputs: Number
     kept_norm: Number
     kept_gathered: Number
     kept_mask_bytes: Number
