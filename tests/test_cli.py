@@ -216,7 +216,11 @@ BAD: dict[str, tuple[Callable[[], list[str]], list[str]]] = {
     ),
     "too many ranks to verify": (lambda: ["verify", "dp=32", "batch.sequences=32"], ["at most 16"]),
     "no plans to verify": (lambda: ["verify", "--random", "0"], ["--random", "is 0"]),
-    "no such stage": (lambda: ["show", "tiny", "--stage", "4"], ["no stage 4"]),
+    "no such stage": (lambda: ["show", "tiny", "--stage", "4"], ["no stage 4", "leave it out"]),
+    "no such key": (lambda: ["show", "tiny", "zzz=1"], ["use one of pp, dp,", "docs/plans.md"]),
+    "a trace in no directory": (
+        lambda: ["train", "--trace", "nosuch/x.json"], ["there is no directory nosuch"],
+    ),
     "nothing to export": (lambda: ["export"], ["RUN", "DIR", "is missing"]),
     "an export over something": (
         lambda: ["export", "none", str(Path(written("x/y", "")).parent)], ["exists already"],

@@ -103,7 +103,7 @@ PLACES: dict[str, Place] = {
     "cli.ui": Place(6, beside=("cli.*", "page.*")),
     "cli.shown": Place(6, beside=("cli.*", "page.*")),
     "cli.plan_files": Place(6, beside=("cli.*", "report.*", "emit.*")),
-    "cli.rundir": Place(6, beside=("cli.*", "report.*"), packages=("tomli_w",)),
+    "cli.rundir": Place(6, beside=("cli.*", "report.*", "page.standing"), packages=("tomli_w",)),
     # 7: the public surface
     "stretto": Place(7),
     "__main__": Place(7),

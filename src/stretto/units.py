@@ -30,13 +30,14 @@ _TIMES = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0
 _NUMBER = re.compile(r"^\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(\S*)\s*$")
 
 
-def parse(text: str, quantity: Quantity, *, field: str = "value") -> float:
+def parse(text: str, quantity: Quantity, *, field: str = "value", example: str = "") -> float:
     """Give the value of `text` in the base unit of `quantity`.
 
     Args:
         text: A number and its unit: ``25MiB``, ``200Gbit/s``, ``989TFLOP/s``, ``1.5us``.
         quantity: The quantity that is expected.
         field: What to call it in an error.
+        example: What to write, where that is known better than from the quantity.
 
     Returns:
         The value in bytes, bytes per second, FLOPs, FLOPs per second, seconds or watts.
@@ -48,7 +49,7 @@ def parse(text: str, quantity: Quantity, *, field: str = "value") -> float:
     factor = _factor(match.group(2), quantity) if match else None
     if match and factor is not None and math.isfinite(float(match.group(1)) * factor):
         return float(match.group(1)) * factor
-    example = {
+    example = example or {
         "bytes": "25MiB",
         "bytes_per_s": "200Gbit/s or 25GB/s",
         "flops": "1.2TFLOP",

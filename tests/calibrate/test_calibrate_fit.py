@@ -66,6 +66,27 @@ def test_a_cluster_that_predicts_a_run_already_stays_as_it_is(
         assert value == pytest.approx(before[name], rel=0.03), name
 
 
+@settings(max_examples=4, deadline=None)
+@given(st.sampled_from(PLANS[:4]), st.integers(0, 2**32))
+def test_a_run_that_is_calibrated_again_changes_nothing(words: dict[str, Any], seed: int) -> None:
+    """From constants that are off by a half as a rule, products faster than their peak among them.
+
+    However often: what a run told already it does not tell once more.
+    """
+    draw = random.Random(seed)
+    begin, what = cores(ranks(words)), program(**words)
+    truth = changed(off(begin, draw, by=0.5), {"efficiency.float32": draw.uniform(0.4, 3)})
+    runs = [evidence(what, list(steps(what, truth, draw, noise=0.05)))]
+    once = fitted(runs, begin)
+    twice = fitted(runs, once.cluster)
+    before, after = stated(once.cluster), stated(twice.cluster)
+    for name, value in after.items():
+        assert value == pytest.approx(before[name], rel=0.02), name
+    assert dict(twice.cluster.prior) == dict(once.cluster.prior) | dict(twice.cluster.prior)
+    known = stated(begin)
+    assert all(value == known[name] for name, value in twice.cluster.prior)
+
+
 # ── single constants ─────────────────────────────────────────────────────────────────────────────
 
 

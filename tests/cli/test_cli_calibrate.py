@@ -105,7 +105,7 @@ def test_what_changed_is_printed_and_no_file_is_replaced_unless_that_is_said(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = trained(home, "data", *PLANS["data"])
-    assert main(["calibrate", str(run)]) == 0
+    assert main(["calibrate", str(run), "--cluster", "cpu"]) == 0
     text = capsys.readouterr().out
     assert "predicted before" in text and "told by" in text
     assert "forward feed_forward[norm·transform·add]" in text
@@ -136,6 +136,31 @@ def test_all_that_is_wrong_is_said_at_once(home: Path, capsys: pytest.CaptureFix
     ):
         assert part in said
     assert "RUN is missing" in complaint(capsys)
+
+
+def test_a_run_that_is_named_twice_counts_once(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = trained(home, "one", *PLANS["one"])
+    once, twice = told(capsys, str(run)), told(capsys, str(run), f"{run}/../one")
+    assert len(twice["steps"]) == 1
+    assert twice["constants"] == once["constants"]
+
+
+def test_steps_that_are_far_apart_are_calibrated_with_a_warning(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trained(home, "one", *PLANS["one"])
+    monkeypatch.setattr("stretto.cli.calibrate.RESTLESS", -1.0)
+    out = home / "restless.toml"
+    assert main(["calibrate", str(run), "--out", str(out), "--write"]) == 0
+    assert "let the machine rest" in capsys.readouterr().err
+    assert out.exists()
+
+
+def test_a_run_that_is_none_is_told_of_once(capsys: pytest.CaptureFixture[str]) -> None:
+    said = complaint(capsys, "nosuch")
+    assert said.count("→") == 1 and "nosuch is no run" in said
 
 
 def test_a_run_without_recordings_is_refused(

@@ -146,6 +146,22 @@ def test_why_not_compares_part_by_part(capsys: pytest.CaptureFixture[str]) -> No
     assert sum(tree["more_than_best_s"].values()) == pytest.approx(gap)
 
 
+def seconds(text: str) -> float:
+    """Give what a time on the page is."""
+    value, unit = text.lstrip("+").replace("−", "-").split()
+    return float(value.replace(",", "")) * (1e-3 if unit == "ms" else 1.0)
+
+
+def test_the_columns_of_a_comparison_sum_to_the_step(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = asked(capsys, *SMALL, "--why-not", "tp=8", "zero=0")
+    table = out.split("difference\n")[1].split("memory  ")[0]
+    rows = [re.split(r"\s{2,}", line.strip()) for line in table.splitlines()]
+    step, *others = [[seconds(cell) for cell in row[1:4]] for row in rows if len(row) == 4]
+    for i in range(3):
+        shown = sum(row[i] for row in others)
+        assert shown == pytest.approx(step[i], abs=0.006 * (len(others) + 1))
+
+
 def test_why_not_tells_a_rule_with_its_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = asked(capsys, *SMALL, "--why-not", "tp=3")
     assert status == 0

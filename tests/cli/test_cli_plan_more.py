@@ -106,6 +106,9 @@ def test_the_best_plans_that_run_are_played_and_the_fastest_of_them_is_saved(
     assert saved.read_text("utf-8") == played[0]["plan"]["toml"]
     for one in played:
         assert one["plan"]["step_s"] == pytest.approx(one["simulated_step_s"], rel=0.1)
+    overtaken = played[0]["plan"]["toml"] != tree["best"]["toml"]
+    beside = page.split("runs today\n")[1].split("\n\n")[0]
+    assert ("simulated, another is faster" in beside) == overtaken
 
 
 def test_a_plan_that_does_not_run_yet_is_not_replaced_by_one_that_was_played(

@@ -38,7 +38,7 @@ def test_a_step_is_told_beside_the_closed_form_with_where_the_time_of_ranks_goes
 ) -> None:
     page = asked(capsys, *HERE)
     marks = ("gpt2 on H100-SXM", "a step: ", "closed form", "tokens/s a device",
-             "rank 0, and 1 more", "memory ", "critical path", "instructions played")  # fmt: skip
+             "rank 0, and 1 more", "memory ", "critical path")  # fmt: skip
     places = [page.index(mark) for mark in marks]
     assert places == sorted(places)
     tree = as_json(capsys, *HERE)
@@ -172,7 +172,7 @@ def test_chance_is_told_beside_the_step_without_it(capsys: pytest.CaptureFixture
     chance = ("--jitter", "0.1", "--steps", "4", "--seed", "3")
     page = asked(capsys, *HERE, *chance)
     assert " lost to tasks that take 10% more or less (" in page
-    assert " in nine of ten of 4 steps)" in page
+    assert " in nine of ten of 4 steps)" in " ".join(page.split())
     tree = as_json(capsys, *HERE, *chance)
     jitter = tree["jitter"]
     assert len(jitter["steps_s"]) == 4 and jitter["calm_s"] == pytest.approx(tree["played_s"])
@@ -208,7 +208,12 @@ def test_what_cannot_be_asked_of_a_step_is_told(capsys: pytest.CaptureFixture[st
         (("--jitter", "0.1", "--hang", "1"), "a step that halts has no length"),
         (("--steps", "5"), "are for --jitter"),
         (("--jitter", "7"), "is 7, not above 0 and at most 1"),
-        (("--jitter", "0.1", "--steps", "0"), "is 0, below 1"),
+        (("--jitter", "0.1", "--steps", "0"), "--steps 0  is 0, below 1"),
+        (("--jitter", "0.1", "--seed", "-5"), "--seed  is -5, below 0"),
+        (("--network", "hash", "--seed", "-3"), "--seed  is -3, below 0"),
+        (("--micro-batches", "1000"), "is 1,000, but a step of this plan has 8"),
+        (("--slow-rank", "9x2"), "--slow-rank 9x2  there is no rank 9 of 4"),
+        (("--network", "hash:flows=0"), "--network hash:flows=0  is 0, below 1"),
     ):
         assert told in refused(capsys, *HERE, *words)
 
@@ -233,3 +238,62 @@ def test_a_step_is_drawn_where_that_is_asked_for(
     assert page.endswith(f"\ndrawn in {out}\n")
     assert "gpt2, a step of " in out.read_text(encoding="utf-8")
     assert "there is no directory" in refused(capsys, *HERE, "--svg", "nowhere/step.svg")
+
+
+def test_a_step_that_does_not_fit_says_so_before_anything_else_of_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    large = ("simulate", "gpt2", "dp=1", "batch.sequences=256", "batch.micro_batch=256",
+             "batch.seq=1024", "--cluster", "h100x1")  # fmt: skip
+    page, tree = asked(capsys, *large), as_json(capsys, *large)
+    assert page.index("\ndoes not fit: rank 0 needs ") < page.index(" a step: ")
+    assert "of context and libraries" in page
+    need = tree["fullest"]
+    assert not tree["fits"] and need["total_bytes"] > need["memory_bytes"] > 79e9
+    assert need["held_bytes"] == tree["ranks"][0]["peak_bytes"]
+    assert as_json(capsys, *HERE)["fits"] and "does not fit" not in asked(capsys, *HERE)
+
+
+def test_a_step_with_a_fault_is_not_said_to_be_off_the_closed_form(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (line,) = (x for x in asked(capsys, *HERE).splitlines() if "closed form says" in x)
+    assert line.endswith(" %)")
+    page = " ".join(asked(capsys, *HERE, "--slow-rank", "3x2").split())
+    assert "ms, without the fault " in page
+
+
+def test_where_and_when_a_rank_stopped_is_told_drawn_and_traced(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    svg, trace = tmp_path / "step.svg", tmp_path / "step.json"
+    words = (*HERE, "--crash", "2@30%")
+    page = asked(capsys, *words, "--svg", str(svg), "--trace", str(trace))
+    tree = as_json(capsys, *words)
+    (stop,) = tree["stopped"]
+    assert (stop["rank"], stop["how"]) == (2, "crash") and stop["name"] != "free"
+    assert 0 <= stop["instruction"] - stop["count"] * 3 // 10 < 5
+    assert f"before {stop['name']}, its instruction " in " ".join(page.split())
+    assert "rank 2 dies after " in page and all(wait["name"] for wait in tree["waits"])
+    drawn = svg.read_text(encoding="utf-8")
+    assert 'class="stop"' in drawn and "a step that does not end: rank 2 dies after" in drawn
+    marks = [e for e in json.loads(trace.read_text())["traceEvents"] if e["ph"] == "i"]
+    assert [(e["pid"], e["ts"]) for e in marks] == [
+        (1_000_002, pytest.approx(stop["at_s"] * 1e6, abs=1e-3))
+    ]
+
+
+def test_no_line_is_longer_than_a_hundred_characters_and_no_memory_is_told_twice(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    page = asked(capsys, *HERE, "--slow-rank", "0x1.1")
+    assert max(map(len, page.splitlines())) <= 100
+    assert page.count("memory ") == 2  # of each stage
+
+
+def test_ranks_are_asked_for_with_commas_or_with_spaces(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pages = [asked(capsys, *HERE, "--ranks", *w.split()) for w in ("0,3", "0 3", "0, 3")]
+    assert pages[0] == pages[1] == pages[2]

@@ -20,6 +20,7 @@ from stretto.program.instruction import Compute, Vote
 from stretto.program.lower import lower
 from stretto.recipe import Recipe
 from stretto.timeline.recorded import write
+from stretto.timeline.track import spans
 
 MODEL = replace(model(layers=1), name="toy")
 PLAN = plan(dp=2, micro_batches=1)
@@ -91,7 +92,7 @@ def test_what_cannot_be_drawn_is_said(
     assert main(["trace", str(run.path), "steps=3"]) == 2
     assert "there are no keys here" in capsys.readouterr().err
     assert main(["trace", str(run.path), "--ranks", "x"]) == 2
-    assert "write ranks, from 0 on" in capsys.readouterr().err
+    assert "write ranks, as 0,3,8-15" in capsys.readouterr().err
 
 
 def test_a_run_of_which_nothing_was_recorded_says_how_that_comes(
@@ -105,3 +106,30 @@ def test_a_run_of_which_nothing_was_recorded_says_how_that_comes(
     assert "no step was recorded: the third is the first, then every record_every-th" in err
     assert written(home, start, home.trace) == "no step was recorded, so there is no trace"
     assert not home.trace.exists()
+
+
+def test_a_rank_that_is_shown_alone_has_waited_for_the_others(
+    run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = lower(MODEL, PLAN)
+    (stage,) = program.stages
+    for rank, busy_s in enumerate((0.5, 1.5)):
+        told = {at(stage, Compute): (0.0, busy_s), at(stage, Vote): (busy_s, 2.0)}
+        seen = track(listed(stage, told), rank=rank, step=100, world=2, plan=PLAN.to_toml())
+        write(run.path, seen)
+    out = tmp_path / "one.json"
+    pages = []
+    for words in ("", "--ranks 0", "--ranks 0,1", "--ranks 0-1", "--ranks 0 1"):
+        asked = ["--step", "100", "--out", str(out), *words.split()]
+        assert main(["trace", str(run.path), *asked]) == 0
+        pages.append(capsys.readouterr().out)
+    assert len({*pages[2:], pages[0]}) == 1
+    mine = [line for line in pages[0].splitlines() if line.startswith("rank 0 ")]
+    assert "bubble 50.0%" in mine[0] and mine[0] in pages[1]
+    assert "\nrank 1 " not in pages[1]
+    assert pages[1].split("critical path")[1] == pages[0].split("critical path")[1]
+
+
+def test_all_recorded_steps_are_offered_those_at_even_distances_together() -> None:
+    assert spans((3, 50, 100, 150, 200, 400, 401)) == "3, 50 to 200 by 50, 400, 401"
+    assert (spans(()), spans((7,)), spans((1, 2, 3, 4))) == ("", "7", "1 to 4")

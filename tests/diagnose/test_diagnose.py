@@ -281,7 +281,7 @@ def test_devices_that_reach_less_everywhere_are_a_wrong_efficiency() -> None:
     findings = really(here, changed(here.cluster, efficiency=rates))  # type: ignore[arg-type]
     assert [(f.cause, f.where) for f in findings] == [(Cause.WRONG_CONSTANT, "efficiency.bfloat16")]
     assert findings[0].factor == pytest.approx(1.5, rel=0.05)
-    assert "the number of the cluster's file is too good: `stretto calibrate` fits it" in (
+    assert "the number of the cluster's file is too good: stretto calibrate fits it" in (
         findings[0].why
     )
 

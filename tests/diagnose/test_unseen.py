@@ -46,7 +46,7 @@ def seen_late(line: Timeline) -> Timeline:
     first = np.full(of.max() + 1, np.inf)
     np.minimum.at(first, of.ravel(), stop[messages])  # what has arrived has left
     stop[messages] = first[of.ravel()]
-    return replace(line, stop_s=stop, streams=(*line.streams, "host"))
+    return replace(line, stop_s=stop, measured=True)
 
 
 def test_of_a_simulated_step_everything_is_known() -> None:

@@ -139,7 +139,7 @@ def test_speeds_of_survivors_are_read_from_what_plan_prints(stretto: Stretto) ->
     status, _, err = stretto(*SMALL, "--elastic", "other.json")
     assert status == 2 and "begins with 960 devices, but 1024 train" in err
     status, _, err = stretto(*SMALL, "--elastic", "none.json")
-    assert status == 2 and "holds no survivors' plans" in err
+    assert status == 2 and "none.json  there is no such file" in err
 
 
 def test_snapshots_in_memory_lose_less_work(stretto: Stretto) -> None:
@@ -158,6 +158,90 @@ def test_runs_that_never_end_are_said_to(stretto: Stretto) -> None:
     assert "4 of 4 runs are not done in 10 times what they take without failures" in out
     found = tree(stretto, *words)
     assert found["given_up"] == 4 and found["finish"]["p50"] is None
+
+
+def test_what_never_ends_is_told_soon_and_nothing_else_is_tried(stretto: Stretto) -> None:
+    words = ("--devices", "100000", "--step", "10s", "--steps", "5000000", "--spares", "0")
+    status, out, _ = stretto(*words, "--failures", "b200-504")
+    assert status == 0
+    assert "No run is done, so other intervals" in out
+    assert "how often to save" not in out and "nodes are reset" not in out
+    found = tree(stretto, *words, "--failures", "b200-504")
+    # a run is given up after 1,000 failures, and not after ten times 579 days of them
+    assert found["interruptions"]["p90"] == 1000
+    assert len(found["checkpoints"]["curve"]) == 1 and found["spares"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--devices", "0"), "--devices is 0, below 1 → use 1 to 10,000,000"),
+        (("--steps", "-3"), "--steps is -3, below 1"),
+        (("--steps", "1" + "0" * 30), "above 1,000,000,000,000"),
+        (("--seeds", "100000000"), "--seeds is 100,000,000, above 100,000"),
+        (("--warm-spares", "-1"), "--warm-spares is -1, below 0"),
+        (("--spares", "1000000000"), "--spares is 1,000,000,000, above 100,000"),
+        (("--step", "nans"), "--step 'nans' is not a number with a unit of s → write 7.5s"),
+        (("--step", "7.5"), "--step '7.5' is not a number with a unit of s → write 7.5s"),
+        (("--step", "1e300s"), "--step is 1e300s, which is too much → use 1e-09s to 1e+07s"),
+        (("--storage", "0B/s"), "--storage is 0B/s, which is too little"),
+        (("--checkpoint-bytes", "1e300B"), "which is too much"),
+        (("--checkpoint-every", "foo"), "→ write 30min or 500steps"),
+        (("--checkpoint-every", "1e300h"), "use a time above 0s and up to 1e9s"),
+        (("--memory-every", "nan"), "→ write 30min or 500steps"),
+        (("--replicas", "7"), "--replicas 7 must divide 1,024 devices, but 1024 % 7 = 2 → use 8,"),
+        (("--replicas", "100000"), "--replicas 100,000 must divide 1,024 devices"),
+        (("--elastic", "nosuch.json"), "nosuch.json there is no such file"),
+    ],
+)  # fmt: skip
+def test_a_number_that_cannot_be_is_refused_once_with_what_could(
+    words: tuple[str, ...], said: str, stretto: Stretto
+) -> None:
+    status, _, err = stretto(*SMALL, *words)
+    assert status == 2 and err.count("→") == 1
+    assert said in " ".join(err.split())
+
+
+def test_what_a_plan_says_already_is_refused_beside_it(stretto: Stretto) -> None:
+    status, _, err = stretto("gpt2", "dp=8", "--cluster", "h100x8", "--devices", "12")
+    assert status == 2 and "--devices  follows from the plan" in err
+
+
+def test_what_nobody_said_of_a_plan_is_assumed_in_words(stretto: Stretto) -> None:
+    plan = ("dp=8", "zero=1", "batch.sequences=64", "--cluster", "h100x8", "--seeds", "2")
+    _, out, _ = stretto("gpt2", *plan)
+    said = " ".join(out.split())
+    assert "assumed: 256 positions a sequence (batch.seq); " in said
+    assert "; float32 (numerics.dtype);" in said
+    assert "(MODEL)" not in said and "(batch.sequences)" not in said
+    _, out, _ = stretto(*plan, "batch.seq=128")
+    assert "assumed: stretto-1m (MODEL); " in " ".join(out.split())
+
+
+def test_a_model_on_many_devices_needs_a_plan_first(stretto: Stretto) -> None:
+    status, _, err = stretto("llama-3-70b", "--cluster", "h100x512")
+    assert status == 2
+    said = " ".join(err.split())
+    assert "make a plan first: stretto plan llama-3-70b --cluster h100x512 --save plan.toml" in said
+
+
+def test_a_single_run_has_no_spread_and_long_times_are_days(stretto: Stretto) -> None:
+    few = ("--devices", "8", "--step", "1s", "--steps", "2000000", "--seeds", "1")
+    _, out, _ = stretto(*few, "--start", "9999-12-30", "--checkpoint-bytes", "100TB")
+    assert "10–90 % of 1 runs" not in out and "1 interruptions" not in out
+    assert "one failure every 237 days" in out  # 54 days · 16,384 / 8 / 466
+    assert "done 2" in out and " days later" in out
+    assert "is stored 27 h 47 min later" in out  # 100 TB at 1 GB/s of one node
+    _, out, _ = stretto("--devices", "8", "--step", "1us", "--steps", "1", "--failures", "none")
+    assert "1 step of 1 us" in out
+
+
+def test_closed_forms_say_between_which_failures(stretto: Stretto) -> None:
+    """Of 466 in 54 days on 16,384 H100 47 are planned maintenance: they lose no work."""
+    _, out, _ = stretto(*SMALL, "--spares", "1")
+    said = " ".join(out.split())
+    assert "one failure every 44 h 30 min" in said
+    assert "failures that are not planned" in said
 
 
 def test_the_picture_has_the_curve_and_the_days(stretto: Stretto) -> None:

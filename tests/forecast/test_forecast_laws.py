@@ -209,9 +209,20 @@ def test_failures_of_each_component_are_counted_as_a_poisson_process_has_them() 
 
 
 def test_a_run_that_loses_more_than_it_gains_is_given_up() -> None:
-    (forecast,) = play([training(DAY, Checkpoint(6 * HOUR))], crashes(600.0), runs=3)
-    assert forecast.given_up == 3
-    assert np.all(forecast.parts_s.sum(axis=1) >= 10 * DAY)
+    """After ten times its day, or where a thousand failures say that it would come to that."""
+    saved = Checkpoint(6 * HOUR)
+    (seldom, often) = (play([training(DAY, saved)], crashes(s), runs=3)[0] for s in (3000.0, 600.0))
+    assert seldom.given_up == often.given_up == 3
+    assert np.all(seldom.parts_s.sum(axis=1) >= 10 * DAY)
+    assert np.all(often.interruptions == 1000)
+
+
+def test_a_run_that_is_slow_but_will_be_done_in_time_is_not_given_up() -> None:
+    """Work of τ + δ takes M·(e^(τ/M) − 1): with τ = 2 M a goodput of 2 / (e² − 1), 31 %."""
+    (forecast,) = play([training(1000 * HOUR, Checkpoint(2 * HOUR))], crashes(HOUR), runs=3)
+    assert forecast.given_up == 0
+    assert np.all(forecast.interruptions.sum(axis=1) > 1000)
+    assert forecast.goodput.mean() == pytest.approx(2 / (math.e**2 - 1), rel=0.05)
 
 
 def test_shrinking_helps_a_run_without_spares() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,10 @@ def a_run(
     """
     start = Start(preset("tiny"), plan, Recipe(steps=planned or steps), Settings(), (path,))
     RunDirectory(path).write(start, command=["stretto", "train"])
+    kept = path / "environment.json"
+    begun = json.loads(kept.read_text(encoding="utf-8"))
+    begun[-1]["process"]["ticks"] -= 1  # that of this process, which does not train: it is gone
+    kept.write_text(json.dumps(begun), encoding="utf-8")
     append(path, *(record(s, steps=planned or steps, loss=loss(s)) for s in range(1, steps + 1)))
     return path
 
@@ -70,3 +75,17 @@ def append(path: Path, *records: dict[str, Any]) -> None:
     """Write what a run says after further steps."""
     with (path / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write("".join(json.dumps(r) + "\n" for r in records))
+
+
+def silent(path: Path, *, since: float = 1e9) -> Path:
+    """Give a run as if it had written nothing `since`, in seconds after 1970."""
+    for name in ("metrics.jsonl", "environment.json"):
+        if (path / name).exists():
+            os.utime(path / name, (since, since))
+    return path
+
+
+def restart(path: Path, *, step: int, plan: Plan = PLAN) -> None:
+    """Let a run go on after a step, under another plan."""
+    a_run(path, steps=0, planned=10 * step, plan=plan)
+    RunDirectory(path).went_on(step)

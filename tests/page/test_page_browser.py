@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
-from runs import Look, Serve, a_run, append, record
+from runs import Look, Serve, a_run, append, record, restart, silent
 
 from stretto.cli import main
 from stretto.cli.rundir import RunDirectory
@@ -123,6 +123,14 @@ def test_arrow_keys_move_from_device_to_device(look: Look, file: str) -> None:
     expect(page.locator("#say")).to_contain_text("rank 1; node 0, device 1")
 
 
+def test_bars_are_as_long_as_what_they_say(look: Look, file: str) -> None:
+    measure = "one => [one.querySelector('i').offsetWidth, parseFloat(one.textContent)]"
+    bars = look(file).locator("#plan .share").evaluate_all(f"all => all.map({measure})")
+    assert len(bars) > 1
+    for wide, share in bars:
+        assert wide / bars[0][0] == pytest.approx(share / bars[0][1], rel=0.05)
+
+
 def test_pointing_at_a_device_changes_only_what_lies_over_the_picture(
     look: Look, file: str
 ) -> None:
@@ -216,6 +224,75 @@ def test_a_restart_is_a_line_with_a_key_and_is_read_aloud_where_the_cursor_is(
     page.get_by_text("What happened: ").click()
     row = page.locator("#curves tr", has_text="restart")
     expect(row).to_contain_text("went on with 2 ranks")
+
+
+def test_a_cursor_says_of_which_step_a_rare_value_is_and_never_a_later_one(
+    look: Look, serve: Serve, tmp_path: Path
+) -> None:
+    rare = {24: {"valid_loss": 5.106}, 36: {"valid_loss": 4.9}}
+    run = a_run(tmp_path / "rare", steps=0, planned=40)
+    append(run, *(record(s, steps=40, **rare.get(s, {})) for s in range(1, 41)))
+    page = look(serve(run).run_url("rare"))
+    page.locator("#curves .chart").first.focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("PageDown")
+    expect(page.locator("#say")).to_have_text("step 21; training 5.79")
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    expect(page.locator("#say")).to_have_text("step 24; training 5.76; held-out 5.106")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#say")).to_have_text("step 25; training 5.75; held-out 5.106 (step 24)")
+
+
+def test_a_cursor_says_the_prediction_of_the_plan_of_its_step(
+    look: Look, serve: Serve, tmp_path: Path
+) -> None:
+    run = a_run(tmp_path / "moved", steps=0, planned=600)
+    append(run, *(record(s, predicted_s=0.01) for s in range(1, 61)))
+    restart(run, step=60)
+    append(run, *(record(s, step_s=0.02) for s in range(61, 81)))
+    page = look(serve(run).run_url("moved"))
+    card = page.locator("#curves .card", has=page.get_by_role("heading", name="Step time"))
+    card.locator(".chart").focus()
+    page.keyboard.press("Home")
+    expect(page.locator("#say")).to_contain_text("predicted 10 ms")
+    page.keyboard.press("End")
+    expect(page.locator("#say")).to_contain_text("predicted ")
+    expect(page.locator("#say")).not_to_contain_text("predicted 10 ms")
+
+
+def test_a_run_that_began_later_is_offered_and_the_address_keeps_what_was_chosen(
+    look: Look, serve: Serve, runs: Path
+) -> None:
+    page = look(serve(runs).run_url("first"))
+    append(a_run(runs / "later", steps=0, planned=9), record(1), record(2, saved="step-00000002"))
+    page.get_by_label("Compare with").focus()
+    expect(page.get_by_label("Compare with").locator("option")).to_contain_text(
+        ["choose a run…", "later", "second"]
+    )
+    page.get_by_label("Compare with").select_option("later")
+    expect(page.locator(".run-legend button")).to_have_text(["first", "later"])
+    assert page.url.endswith("run?run=first&with=later")
+    page.reload()
+    expect(page.locator(".run-legend button")).to_have_text(["first", "later"])
+    expect(page.locator(".run-figures tbody tr")).to_have_count(2)
+    expect(page.locator("#curves")).to_contain_text("first, predicted")
+    page.get_by_text("What happened: ").click()
+    expect(page.locator("#curves tr", has_text="checkpoint")).to_contain_text("later")
+
+
+def test_the_list_says_which_runs_start_go_on_and_have_ended(
+    look: Look, serve: Serve, runs: Path
+) -> None:
+    a_run(runs / "new", steps=0, planned=9)
+    silent(a_run(runs / "killed", steps=5, planned=9))
+    page = look(serve(runs).url)
+    for name, status in {"new": "starting", "first": "finished", "killed": "stopped"}.items():
+        row = page.get_by_role("row").filter(has=page.get_by_role("link", name=name, exact=True))
+        expect(row.locator(".badge")).to_have_text(status)
+        expect(row).to_contain_text("tiny")
+        expect(row).to_contain_text("dp 2; 8 sequences × 64 tokens")
+    expect(page.locator("tbody a").first).to_have_text("new")
 
 
 def test_a_hidden_page_takes_no_connection(look: Look, serve: Serve, runs: Path) -> None:

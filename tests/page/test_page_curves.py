@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from runs import a_run
+from runs import a_run, append, record, restart
 
 from stretto.cli.shown import of_run
 from stretto.errors import InputError
-from stretto.page.curves import BINS, answer, data, thinned
+from stretto.page.curves import BINS, answer, data, summary, thinned
 from stretto.page.metrics import Metrics, Table
 
 NOWHERE = Metrics(Path("/nowhere/metrics.jsonl"))
@@ -115,8 +116,6 @@ def test_a_run_that_has_not_begun_has_curves_of_nothing() -> None:
 
 def test_a_plan_has_no_curves(tmp_path: Path) -> None:
     subject = of_run(a_run(tmp_path / "run", steps=3))
-    from dataclasses import replace
-
     assert data(replace(subject, metrics=None)) is None
 
 
@@ -126,10 +125,55 @@ def test_what_was_foretold_is_consistent(tmp_path: Path) -> None:
     subject.metrics.read()
     found = data(subject)
     assert found is not None
-    told = found["predicted"]
+    (step,), (tokens,) = (found["runs"][0]["foretold"][k] for k in ("step_s", "tokens_per_s"))
+    assert step[:2] == tokens[:2] == [1, 3]
     # 8 sequences of 64 positions are 512 tokens a step.
-    assert told["tokens_per_s"] * told["step_s"] == pytest.approx(512)
+    assert step[2] * tokens[2] == pytest.approx(512)
     assert [chart["id"] for chart in found["charts"]][:2] == ["loss", "norm"]
+
+
+def test_each_part_of_a_run_has_the_prediction_of_its_own_plan(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run", steps=0)
+    append(run, *(record(s, predicted_s=0.01) for s in range(1, 41)))
+    append(run, *(record(s, predicted_s=0.005) for s in range(41, 61)))
+    restart(run, step=60)
+    append(run, *(record(s, predicted_s=0.5) for s in range(61, 71)))
+    subject = of_run(run)
+    found = answer(subject, {})["foretold"]
+    # The page foretells the plan of the last part by itself.
+    assert found["step_s"] == [[1, 40, 0.01], [41, 60, 0.005], [61, 70, subject.predicted_s]]
+    # 25,000 tokens a second in steps of 20 ms are 500 tokens; 1 % MFU of 20 ms is 2 % of 10 ms.
+    speeds = [value for _, _, value in found["tokens_per_s"]]
+    assert speeds[:2] == pytest.approx([500 / 0.01, 500 / 0.005])
+    assert [value for _, _, value in found["mfu"]][:2] == pytest.approx([0.02, 0.04])
+    assert [piece[:2] for piece in found["memory_bytes"]] == [[61, 70]]
+
+
+def test_a_run_beside_is_foretold_by_what_it_wrote_down(tmp_path: Path) -> None:
+    for name, told in (("a", {}), ("b", {"predicted_s": 0.01})):
+        append(
+            a_run(tmp_path / name, steps=0, planned=9), *(record(s, **told) for s in range(1, 5))
+        )
+    subject = of_run(tmp_path / "a", others=[("b", Metrics(tmp_path / "b" / "metrics.jsonl"))])
+    assert answer(subject, {"of": "b"})["foretold"]["step_s"] == [[1, 4, 0.01]]
+    nobody = replace(subject, title="c", others=(("a", Metrics(tmp_path / "a" / "metrics.jsonl")),))
+    assert answer(nobody, {"of": "a"})["foretold"] == {}
+
+
+def test_runs_are_compared_by_their_last_losses_and_the_steps_since_their_last_start() -> None:
+    values = np.full(60, np.nan)
+    columns = {
+        "step": np.arange(1.0, 61.0),
+        "loss": np.linspace(6, 5, 60),
+        "valid_loss": np.where(np.arange(60) == 23, 5.106, values),
+        "step_s": np.where(np.arange(60) < 40, 9.0, 0.04),
+        "tokens_per_s": np.where(np.arange(60) < 40, 1.0, 100.0),
+    }
+    assert summary(Table(60, columns), since=40) == {
+        "loss": 5.0, "loss_step": 60.0, "valid_loss": 5.106, "valid_loss_step": 24.0,
+        "step_s": 0.04, "tokens_per_s": 100.0, "step": 60.0,
+    }  # fmt: skip
+    assert set(summary(Table(), since=0).values()) == {None}
 
 
 def test_a_column_that_nobody_foresaw_has_a_chart_of_its_own(tmp_path: Path) -> None:

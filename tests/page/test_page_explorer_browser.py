@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -164,7 +165,7 @@ def test_a_click_on_a_point_of_the_cloud_shows_its_plan_in_full(live: Page) -> N
     live.locator(".explorer-plot").hover(position=place)
     expect(live.locator(".tooltip[data-open]")).to_be_visible()
     live.locator(".explorer-plot").click(position=place)
-    expect(live.locator(".explorer-plan h3")).to_have_text("Another plan")
+    expect(live.locator(".explorer-plan h3")).to_have_text("A plan off the front")
     expect(live.locator(".explorer-command pre")).to_contain_text("micro_batch=")
     expect(live.locator(".explorer-plan .parts")).to_have_count(4)  # its own, and the best plan's
 
@@ -219,6 +220,14 @@ def test_what_no_plan_can_do_says_why_and_the_way_back_works(live: Page, run: Pa
     assert plan_words(live) == best(expected(run))["words"]
 
 
+def test_a_server_that_is_gone_is_said_to_be_gone(live: Page) -> None:
+    live.evaluate("() => { window.fetch = () => Promise.reject(new TypeError('gone')); }")
+    slider(live, "Devices").press("ArrowRight")
+    expect(live.locator("#explorer .explorer-problems")).to_have_text(
+        "the server is gone: start stretto ui again"
+    )
+
+
 def test_plan_and_command_can_be_copied(live: Page) -> None:
     live.context.grant_permissions(["clipboard-read", "clipboard-write"])
     live.locator(".explorer-command button").click()
@@ -269,8 +278,63 @@ def test_a_point_of_the_cloud_of_a_file_says_what_is_known(look: Look, file: str
       const { explorer } = document.querySelector("#explorer .section-body");
       explorer.choose({ cloud: explorer.answer.cloud.time_s.length - 1 });
     }""")
-    expect(page.locator(".explorer-plan h3")).to_have_text("Another plan")
-    expect(page.locator(".explorer-why li")).to_contain_text(re.compile("faster"))
+    expect(page.locator(".explorer-plan h3")).to_have_text("A plan off the front")
+    said = page.locator(".explorer-why li")
+    expect(said.nth(0)).to_contain_text(
+        re.compile(r"^Plan \d of \d on the front .* beats it: .* less")
+    )
+    expect(said.nth(1)).to_contain_text(re.compile(r"^Of the step this one has [+−].*s "))
+    expect(page.locator(".explorer-bar figcaption").first).to_have_text("Where a step goes")
+    parts = page.evaluate("""() => {
+      const { explorer } = document.querySelector("#explorer .section-body");
+      const { cloud } = explorer.answer, plan = explorer.brief(cloud.time_s.length - 1);
+      const sum = (values) => values.reduce((a, b) => a + b, 0);
+      return [sum(plan.time) / plan.step_s, sum(plan.memory) / plan.memory_bytes];
+    }""")
+    assert parts == [pytest.approx(1, abs=0.01)] * 2
+
+
+def test_the_command_of_a_point_of_a_file_gives_that_plan(
+    look: Look, file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = look(file)
+    settled(page)
+    step_s = page.evaluate("""() => {
+      const { explorer } = document.querySelector("#explorer .section-body");
+      explorer.choose({ cloud: 7 });
+      return explorer.answer.cloud.time_s[7];
+    }""")
+    command = page.locator(".explorer-command pre").inner_text()
+    capsys.readouterr()
+    assert main([*command.split()[1:], "--json"]) == 0
+    answered = json.loads(capsys.readouterr().out)
+    assert answered["best"]["step_s"] == pytest.approx(step_s, rel=1e-4)
+
+
+def test_a_number_that_a_file_has_not_says_what_is_taken_instead(look: Look, file: str) -> None:
+    page = look(file)
+    settled(page)
+    field = page.get_by_label("Devices, as a number")
+    control = page.locator(".explorer-control").first
+    expect(control).to_contain_text("in this file: 4, 8, 16")
+    field.fill("12.6")
+    field.press("Enter")
+    expect(field).to_have_value("16")
+    expect(control).to_contain_text("no answer for 12.6: 16 is the nearest")
+    slider(page, "Devices").press("ArrowLeft")
+    expect(control).not_to_contain_text("no answer")
+
+
+def test_a_number_out_of_bounds_becomes_the_bound_and_says_so(live: Page) -> None:
+    control = live.locator(".explorer-control").last
+    expect(control).to_contain_text("0.015625 to 64")
+    field = live.get_by_label("Network speed, as a number")
+    field.fill("0.001")
+    field.press("Enter")
+    expect(field).to_have_value("0.015625")
+    expect(control).to_contain_text("0.001 is below the least, 0.015625")
+    settled(live)
+    expect(live.locator("#explorer .explorer-problems")).to_have_count(0)
 
 
 @pytest.mark.parametrize("width", [390, 1440])

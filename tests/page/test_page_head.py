@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import math
-import os
+import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from runs import PLAN, a_run, append, record
+from runs import PLAN, a_run, append, record, restart, silent
 
 from stretto.cli.shown import Where, of_plan, of_run
 from stretto.cluster import find
 from stretto.cost import stack
-from stretto.page.head import answer, data, finding, typical, verdict
+from stretto.diagnose.finding import Cause, Finding
+from stretto.page import head
+from stretto.page.head import answer, data, finding, still, typical, verdict
+from stretto.page.memory import predicted_peaks
+from stretto.page.origin import predicted_bytes, show
 from stretto.page.subject import Subject
 from stretto.plan import Batch, Plan
 from stretto.presets import preset
+from stretto.report.quantities import step
+
+
+def a_finding(cause: Cause, where: str, extra_s: float) -> Finding:
+    return Finding(cause, where, (), 1.0, extra_s, 0.1, "", np.ones(1))
 
 
 def figures(subject: Subject) -> dict[str, tuple[str, str, str]]:
@@ -40,7 +50,9 @@ def test_a_run_is_compared_with_what_was_foretold(tmp_path: Path) -> None:
     subject.metrics.read()
     assert verdict(subject).endswith("(+10.0 %).")
     assert figures(subject)["Measured step"][1:] == ("+10.0 %", "warn")
-    assert verdict(subject, "slow rank 5 costs 2 ms").endswith("(+10.0 %): slow rank 5 costs 2 ms.")
+    assert verdict(subject, "In step 9: rank 5 is slow.").endswith(
+        "(+10.0 %). In step 9: rank 5 is slow."
+    )
 
 
 @pytest.mark.parametrize(("ratio", "tone"), [(1.04, "good"), (0.9, "warn"), (1.5, "bad")])
@@ -65,11 +77,75 @@ def test_a_run_is_finished_or_goes_on_or_has_stopped(tmp_path: Path) -> None:
     done = a_subject(tmp_path / "a", steps=5)
     going = a_subject(tmp_path / "b", steps=5, planned=10)
     idle = a_subject(tmp_path / "c", steps=0, planned=10)
-    assert [data(s)["state"] for s in (done, going, idle)] == ["finished", "running", "not begun"]
+    assert [data(s)["state"] for s in (done, going, idle)] == ["finished", "running", "starting"]
     assert "nothing is measured yet" in verdict(idle)
-    assert going.metrics is not None
-    os.utime(going.metrics.path, (1e9, 1e9))
+    assert going.run is not None
+    silent(going.run)
     assert data(going)["state"] == "stopped"
+
+
+def test_a_run_that_went_on_is_judged_by_the_steps_since(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run", steps=0)
+    append(run, *(record(s, step_s=9.0, tokens_per_s=1.0, mfu=0.5) for s in range(1, 61)))
+    restart(run, step=60)
+    subject = replace(of_run(run), predicted=None)
+    assert subject.metrics is not None
+    subject.metrics.read()
+    assert verdict(subject).endswith("nothing is measured yet since step 60.")
+    append(run, *(record(s, steps=600) for s in range(61, 91)))  # 20 ms, 25,000 tokens a second
+    subject.metrics.read()
+    assert "measured 20.0 ms since step 60" in verdict(subject)
+    found = figures(subject)
+    assert found["Tokens a second"][0] == "25 k" and found["MFU"][0] == "1.0%"
+
+
+def test_only_a_run_that_is_seen_to_go_on_has_time_to_go(tmp_path: Path) -> None:
+    subject = a_subject(tmp_path, steps=5, planned=10)
+    assert figures(subject)["Step"][1] == "of 10, 100 ms to go"  # 5 steps of 20 ms
+    file = still(subject, str)
+    (told,) = (f["note"] for f in file["figures"] if f["label"] == "Step")
+    assert told == "of 10"
+    day = r"\d{4}-\d\d-\d\d \d\d:\d\d \S+"
+    assert re.fullmatch(f"not finished when this was written, {day}", file["badge"])
+    assert subject.run is not None
+    silent(subject.run)
+    assert figures(subject)["Step"][1] == "of 10"
+    assert data(subject)["badge"] == "stopped"
+
+
+def test_a_file_of_a_run_that_is_finished_does_not_doubt_it(tmp_path: Path) -> None:
+    assert still(a_subject(tmp_path, steps=5), str)["badge"] == "finished"
+
+
+def facts(subject: Subject) -> dict[str, str]:
+    return dict(data(subject)["facts"])
+
+
+def test_every_predicted_number_is_said_to_be_expected_played_or_closed(tmp_path: Path) -> None:
+    plan = Plan.of(dp=512, batch=Batch(sequences=1024, micro_batch=1, seq=256))
+    where = Where(find("h100x512"), stack(), "modern")
+    subject = of_plan("gpt2", preset("gpt2"), plan, where=where, say=lambda _: None)
+    line = subject.predicted
+    assert line is not None and line.straggle > 0
+    told = facts(subject)["a step"]
+    expected, played, closed = (
+        step(s) for s in (subject.predicted_s, line.step_s, float(subject.estimate.time.total_s))
+    )
+    assert f"A step takes {expected}:" in verdict(subject)
+    assert told.startswith(f"{expected} expected: {played} played and ")
+    assert f" and {line.straggle:.1%} lost " in told
+    assert told.endswith(f"in closed form {closed}")
+
+
+def test_the_predicted_memory_is_what_is_played_and_a_named_rest(tmp_path: Path) -> None:
+    where = Where(find("h100x2"), stack(), "modern")
+    subject = of_plan("tiny", preset("tiny"), PLAN, where=where, say=lambda _: None)
+    use = subject.estimate.memory
+    rest = float(use.reserve_bytes + use.fragment_bytes)
+    peak = float(predicted_peaks(subject).max())
+    assert predicted_bytes(subject) == pytest.approx(peak + rest)
+    assert figures(subject)["Memory of a rank"][0] == show(peak + rest)
+    assert facts(subject)["memory"].startswith(f"{show(peak + rest)} on the fullest rank: ")
 
 
 def test_a_title_names_the_model_unless_the_run_does(tmp_path: Path) -> None:
@@ -82,10 +158,11 @@ def test_a_tab_says_first_what_tells_it_from_others(tmp_path: Path) -> None:
     done = a_subject(tmp_path / "a", steps=5)
     going = a_subject(tmp_path / "b", steps=399, planned=400)
     idle = a_subject(tmp_path / "c", steps=0, planned=10)
-    assert data(done)["tab"] == data(idle)["tab"] == "run — tiny · Stretto"
+    assert data(done)["tab"] == "run — tiny · Stretto"
+    assert data(idle)["tab"] == "starting · run — tiny · Stretto"
     assert data(going)["tab"] == "99 % · run — tiny · Stretto"  # not done before it is
-    assert going.metrics is not None
-    os.utime(going.metrics.path, (1e9, 1e9))
+    assert going.run is not None
+    silent(going.run)
     assert data(going)["tab"] == "stopped · run — tiny · Stretto"
 
 
@@ -119,6 +196,28 @@ def test_tokens_a_second_follow_from_the_step() -> None:
     assert subject.tokens == 512
     rate = figures(subject)["Tokens a second"][0].replace(" k", "e3")
     assert math.isclose(float(rate), 512 / subject.predicted_s, rel_tol=0.005)
+
+
+def test_a_finding_names_the_step_that_it_is_of_and_the_largest_cause_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = a_run(tmp_path / "run", steps=60)
+    subject = of_run(run)
+    assert subject.predicted is not None
+    recording = SimpleNamespace(timeline=SimpleNamespace(finished=True, step_s=0.0447))
+    vars(subject)["recorded"] = lambda step: recording
+    causes = (
+        a_finding(Cause.HOST, "all ranks", 0.017),
+        a_finding(Cause.WRONG_CONSTANT, "memory_bandwidth", -0.5),
+        a_finding(Cause.UNEXPLAINED, "vote", 0.020),
+    )
+    monkeypatch.setattr(head, "recorded_steps", lambda run: (30, 60))
+    monkeypatch.setattr(head, "compare", lambda *_, **__: None)
+    monkeypatch.setattr(head, "diagnose", lambda *_, **__: causes)
+    assert finding(subject) == (
+        "In step 60 (44.7 ms): 20 ms unexplained, most of it in vote; "
+        "the hosts of all ranks keep devices waiting, which costs 17 ms."
+    )
 
 
 def test_what_is_known_of_a_recording_is_not_looked_for_again(tmp_path: Path) -> None:

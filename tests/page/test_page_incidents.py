@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from datetime import datetime
 from pathlib import Path
 
 from runs import a_run, append, record
@@ -57,6 +59,32 @@ def test_starts_of_which_less_is_known_say_less(tmp_path: Path) -> None:
     assert [(i["step"], i["text"]) for i in found] == [
         (None, "began"), (None, "went on"), (None, "went on"),
     ]  # fmt: skip
+
+
+def test_what_happened_is_told_in_the_order_of_time(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run", steps=0)
+    append(run, *(record(s, step_s=60.0, applied=s != 3) for s in range(1, 4)))
+    append(run, record(4, step_s=60.0, saved="step-00000004"))
+    append(run, record(5, step_s=60.0, saved="step-00000005"))
+    kept = run / "checkpoints" / "step-00000005"
+    kept.mkdir(parents=True)
+    written = datetime.fromisoformat("2026-05-01T15:00:00+00:00").timestamp()
+    os.utime(kept, (written, written))
+    crash = {"step": 4, "when": "2026-05-01T13:30:00+00:00", "kind": "crash"}
+    (run / "incidents.jsonl").write_text(json.dumps(crash) + "\n", encoding="utf-8")
+    starts = [
+        {"step": 0, "started": "2026-05-01T12:00:00+00:00"},
+        {"step": 2, "started": "2026-05-01T14:00:00+00:00"},  # it lost two steps
+    ]
+    found = [(i["kind"], i["step"], i["when"]) for i in started(run, *starts)]
+    assert found == [
+        ("start", 0, "2026-05-01T12:00:00+00:00"),
+        ("incident", 4, "2026-05-01T13:30:00+00:00"),
+        ("restart", 2, "2026-05-01T14:00:00+00:00"),
+        ("skipped", 3, "about 2026-05-01T14:01:00+00:00"),
+        ("checkpoint", 4, "about 2026-05-01T14:02:00+00:00"),
+        ("checkpoint", 5, "2026-05-01T15:00:00+00:00"),
+    ]
 
 
 def test_incidents_that_were_written_down_are_told_in_their_words(tmp_path: Path) -> None:

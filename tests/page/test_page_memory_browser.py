@@ -115,13 +115,52 @@ def test_another_rank_is_chosen_by_clicking_its_bar_or_with_keys(page: Page) -> 
 
 
 def test_a_process_larger_than_the_program_is_left_out_until_it_is_asked_for(page: Page) -> None:
-    button = page.get_by_role("button", name=re.compile("the process itself"))
-    expect(button).to_have_attribute("aria-pressed", "false")
-    expect(page.locator(".memory-said")).to_contain_text("there throughout")
-    before = picture(page, 1)
-    button.click()
-    expect(button).to_have_attribute("aria-pressed", "true")
+    box = page.get_by_role("checkbox", name=re.compile("that the process holds throughout"))
+    expect(box).not_to_be_checked()
+    measured = page.locator("#memory .memory-pair > div").nth(1)
+    expect(measured.locator("small")).to_contain_text(
+        re.compile("^without the .*B that the process")
+    )
+    title = page.locator(".memory-head").nth(1)
+    before, without = picture(page, 1), title.text_content()
+    assert peak_of(page) == without_unit(without)
+    box.click()
+    expect(box).to_be_checked()
+    expect(box).to_be_focused()
+    expect(measured.locator("small")).to_be_empty()
     assert picture(page, 1) != before
+    assert title.text_content() != without
+    assert peak_of(page) == without_unit(title.text_content())
+
+
+def test_what_no_buffer_holds_is_named(page: Page) -> None:
+    kept = page.locator("#memory .legend li", has_text="kept by the allocator")
+    expect(kept).to_contain_text("up to")
+    expect(kept).to_have_attribute("title", re.compile("held by no buffer"))
+
+
+def peak_of(page: Page) -> str:
+    """Give what the measured chart draws at its highest, as the page writes it."""
+    return str(
+        page.evaluate("""() => {
+          const { page, memory } = Stretto, seen = [];
+          const { fillText } = CanvasRenderingContext2D.prototype;
+          CanvasRenderingContext2D.prototype.fillText = function (text, ...place) {
+            if (this.canvas.ariaLabel?.endsWith("measured")) seen.push(text);
+            return fillText.call(this, text, ...place);
+          };
+          document.querySelector("#theme").click();
+          return new Promise((done) => setTimeout(() => {
+            CanvasRenderingContext2D.prototype.fillText = fillText;
+            done(seen.find((text) => text.startsWith("peak ")).slice(5));
+          }, 300));
+        }""")
+    )
+
+
+def without_unit(head: str | None) -> str:
+    """Give the bytes that the head of a chart says: ``Measured 3 MiB at 2 ms``."""
+    return (head or "").removeprefix("measured ").partition(" at ")[0]
 
 
 def test_tables_say_what_the_pictures_show(page: Page) -> None:

@@ -68,6 +68,14 @@ def test_a_plan_that_cannot_be_run_yet_is_drawn_without_a_program() -> None:
     assert [s["peak_bytes"] for s in data(subject)["stages"]] == [None] * 4
 
 
+def test_that_a_plan_is_not_run_yet_is_said_once_with_what_there_is_all_the_same() -> None:
+    plan = replace(Plan.of(pp=2, cp=2, batch=BATCH), pipeline=Pipeline("zb-v"))
+    (note,) = shown(plan).notes
+    assert "pipeline.schedule: zb-v; rules.compute.time: context parallelism" in note
+    assert note.count("is not run yet") == 1
+    assert note.endswith("are estimated below; there is no step on a clock.")
+
+
 def test_kinds_of_memory_sum_to_the_estimate() -> None:
     subject = shown(Plan.of(dp=4, tp=4, zero=1, batch=BATCH))
     total = float(subject.estimate.memory.total_bytes)

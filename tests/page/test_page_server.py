@@ -202,7 +202,7 @@ def test_a_part_of_a_curve_is_what_was_asked_for(serve: Serve, runs: Path) -> No
 def test_a_section_that_has_nothing_to_show_says_so(serve: Serve, runs: Path) -> None:
     (runs / "first" / "metrics.jsonl").unlink()
     found = told(serve(runs), "/api/page?section=head&run=first")
-    assert found["state"] == "not begun"
+    assert found["state"] == "starting"
 
 
 # ── news ─────────────────────────────────────────────────────────────────────────────────────────

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from runs import a_run, append, record
+from runs import a_run, append, record, silent
 
 from stretto.cli.shown import of_run
 from stretto.page.metrics import Metrics
@@ -34,8 +35,7 @@ def test_a_place_is_a_run_or_holds_runs(tmp_path: Path) -> None:
 
 def test_the_run_that_wrote_last_is_first(tmp_path: Path) -> None:
     for i, name in enumerate(("old", "new", "middle")):
-        run = a_run(tmp_path / name, steps=1)
-        os.utime(run / "metrics.jsonl", (1000 + i, [1000, 3000, 2000][i]))
+        silent(a_run(tmp_path / name, steps=1), since=[1000, 3000, 2000][i])
     assert list(Shelf([tmp_path], make=made).runs()) == ["new", "middle", "old"]
 
 
@@ -100,9 +100,48 @@ def test_a_line_of_the_list_is_the_last_record_even_if_a_crash_cut_one_short(
 
 
 def test_a_run_that_has_not_begun_is_listed_without_numbers(tmp_path: Path) -> None:
-    a_run(tmp_path / "a", steps=0)
+    a_run(tmp_path / "a", steps=0, planned=60)
     (line,) = Shelf([tmp_path], make=made).listed()
     assert "step" not in line
+    assert (line["state"], line["steps"], line["model"]) == ("starting", 60, "tiny")
+
+
+def test_a_run_that_has_just_begun_is_first_and_starting(tmp_path: Path) -> None:
+    silent(a_run(tmp_path / "old", steps=5), since=time.time() - 60)
+    silent(a_run(tmp_path / "killed", steps=5, planned=9))
+    a_run(tmp_path / "new", steps=0, planned=9)
+    lines = Shelf([tmp_path], make=made).listed()
+    assert [(r["name"], r["state"]) for r in lines] == [
+        ("new", "starting"), ("old", "finished"), ("killed", "stopped"),
+    ]  # fmt: skip
+    assert {r["plan"] for r in lines} == {"dp 2; 8 sequences × 64 tokens"}
+    assert {r["model"] for r in lines} == {"tiny"}
+
+
+def test_a_run_that_goes_on_for_longer_is_not_said_to_be_finished(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "a", steps=5)
+    a_run(run, steps=0, planned=9)  # train --resume a steps=9
+    (line,) = Shelf([tmp_path], make=made).listed()
+    assert (line["state"], line["steps"]) == ("running", 9)
+
+
+def test_a_run_of_which_files_are_broken_is_listed_all_the_same(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "a", steps=5)
+    for name, text in (("plan.toml", "mesh = 3"), ("recipe.toml", "["), ("config.json", "3")):
+        (run / name).write_text(text, encoding="utf-8")
+    (line,) = Shelf([tmp_path], make=made).listed()
+    assert (line["model"], line["plan"], line["state"]) == ("", "", "finished")
+
+
+def test_a_run_that_began_later_may_be_compared_without_foretelling_again(tmp_path: Path) -> None:
+    a_run(tmp_path / "a", steps=1)
+    shelf = Shelf([tmp_path], make=made)
+    before = shelf.subject("a")
+    before.held  # noqa: B018 (what is made of it stays)
+    a_run(tmp_path / "b", steps=1)
+    after = shelf.subject("a")
+    assert {name for name, _ in after.others} == {"b"} and before.others == ()
+    assert after.held is before.held and after.predicted is before.predicted
 
 
 def test_what_a_section_draws_is_made_again_only_when_the_run_has_gone_on(tmp_path: Path) -> None:
@@ -169,5 +208,5 @@ def test_a_run_that_has_stopped_is_not_said_to_go_on(tmp_path: Path) -> None:
     shelf = Shelf([tmp_path], make=made)
     (head,) = (section for section in SECTIONS if section.name == "head")
     assert shelf.data("a", head)["state"] == "running"
-    os.utime(run / "metrics.jsonl", (1e9, 1e9))
+    silent(run)
     assert shelf.data("a", head)["state"] == "stopped"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -228,6 +229,22 @@ def test_what_there_is_not_is_refused(run: Subject, query: dict[str, str], rule:
 
 def test_beside_a_rank_are_those_that_it_exchanges_messages_with() -> None:
     assert beside(a_subject(dp=4), 1) == [0, 1, 2, 3, 5]
+
+
+def test_the_map_of_differences_is_coloured_wherever_a_row_that_differs_lies() -> None:
+    subject = a_subject()
+    program, _ = known(subject)
+    recording = a_recording(subject, faults=[SLOW])
+    late = picture(subject, [recording], steps=[50])["recordings"][0]["measured"]["late"]
+    cells, line = unpacked(late["cells"]), recording.timeline
+    extra_s = longer(subject, line, book=book(program))
+    at = int(np.nanargmax(np.where(line.rank == 1, extra_s, np.nan)))
+    bin_s = line.step_s / cells.shape[1]
+    first, last = (int(edge[at] / bin_s) for edge in (line.start_s, line.stop_s))
+    assert last - first > 3
+    share = min(1.0, extra_s[at] / late["row_s"])
+    mine = cells[line.player[at], first : min(last + 1, cells.shape[1])]
+    assert mine.min() >= round(127 * math.sqrt(share)) > 90
 
 
 def test_a_picture_holds_only_rows_that_it_names() -> None:

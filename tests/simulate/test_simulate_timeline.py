@@ -144,3 +144,16 @@ def test_where_time_goes_does_not_depend_on_how_many_ranks_are_played() -> None:
         theirs = kinds[mine.rank]
         assert mine.bubble_s == pytest.approx(theirs.bubble_s, abs=1e-9)
         assert dict(mine.exposed_s) == pytest.approx(dict(theirs.exposed_s), abs=1e-9)
+
+
+def test_what_the_software_costs_in_every_step_is_the_hosts_and_not_the_votes() -> None:
+    program = lower(model(), plan(dp=2))
+    line, bare = (
+        simulate(program, cluster(2), stack=software(step_s=step_s)) for step_s in (0.5, 0.0)
+    )
+    assert line.step_s == pytest.approx(bare.step_s + 0.5)
+    (mine,), (before,) = usages(line), usages(bare)
+    assert mine.exposed_s["host"] == pytest.approx(0.5)
+    assert mine.exposed_s["vote"] == pytest.approx(before.exposed_s["vote"])
+    host = int(np.flatnonzero(line.kind == KINDS.index("host"))[0])
+    assert line.instruction[host] == -1 and host in line.critical()

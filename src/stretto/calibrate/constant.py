@@ -50,12 +50,14 @@ class Constant:
         value: Its value, in SI units.
         deviation: How far off it is believed to be: the standard deviation of its logarithm.
         most: What it can be at most.
+        prior: What it was before any run told of it; None for its value.
     """
 
     name: str
     value: float
     deviation: float
     most: float = math.inf
+    prior: float | None = None
 
 
 def constants(cluster: Cluster, *, dtype: str) -> tuple[Constant, ...]:
@@ -68,7 +70,26 @@ def constants(cluster: Cluster, *, dtype: str) -> tuple[Constant, ...]:
     Raises:
         InputError: The cluster states constants that no software has.
     """
-    return (*_of_device(cluster.device, dtype), *_of_links(cluster), *_of_software(cluster))
+    every = (*_of_device(cluster.device, dtype), *_of_links(cluster), *_of_software(cluster))
+    told, now = dict(cluster.prior), stated(cluster)
+
+    def before(name: str) -> float | None:
+        """Give what a constant was; a share, as one of the peak as that is now."""
+        peak = peak_of(name)
+        if name not in told and peak not in told:
+            return None
+        of = told.get(peak, now[peak]) / now[peak] if peak in now else 1.0
+        return max(told.get(name, now[name]) * of, _LEAST_S)
+
+    return tuple(replace(one, prior=before(one.name)) for one in every)
+
+
+def peak_of(name: str) -> str:
+    """Give what a share is of: a run tells the product of both. Of all else, nothing's name."""
+    if name.startswith("efficiency."):
+        return name.replace("efficiency.", "peak.")
+    level, _, last = name.rpartition(".")
+    return f"{level}.one_way_bandwidth" if last == "efficiency" else ""
 
 
 def _of_device(device: Device, dtype: str) -> Iterator[Constant]:
@@ -204,7 +225,13 @@ def as_file(cluster: Cluster, values: Mapping[str, float], *, source: str) -> Cl
         else level
         for level in after.levels
     )
-    return replace(after, parts=(replace(part, device=device),), levels=tuple(levels))
+    prior = {name: before[name] for name in before if name in names and before[name] > 0}
+    return replace(
+        after,
+        parts=(replace(part, device=device),),
+        levels=tuple(levels),
+        prior=tuple((prior | dict(cluster.prior)).items()),
+    )
 
 
 def _joined(before: str, source: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +27,12 @@ STEP_NOISE = 0.003
 """Relative error that the whole step is expected to have."""
 LARGE = 3.0
 """Errors, in deviations, from which on they count less and less (a Cauchy distribution)."""
+_PLAIN = 100.0  # the same where squares are as good as plain
 TOLD = 0.02
 """Share of a time that a constant must be of, for the time to tell of it."""
+
+NOTHING = 0.5
+"""What the least sum of squares must fall by, for constants to be others than they were."""
 
 _SMALL = 1e-4  # of a logarithm, for derivatives
 _ROUNDS = 30
@@ -114,8 +119,9 @@ def calibrate(runs: Sequence[Evidence], cluster: Cluster, *, source: str) -> Cal
     """Give the cluster whose constants agree best with what was recorded.
 
     Least is the sum of squares of: how far off each kind of work is, weighted by its share of the
-    step, large errors counted less; how far off the step is; and how far constants are from where
-    they were. So what the runs do not tell of stays.
+    step, large errors counted less; how far off the step is; and how far constants are from what
+    they were before any run told of them. So what the runs do not tell of stays, and what they told
+    already they tell once.
 
     Args:
         runs: What was recorded, one or more, on this cluster.
@@ -131,8 +137,8 @@ def calibrate(runs: Sequence[Evidence], cluster: Cluster, *, source: str) -> Cal
         raise ClusterError(Problem("cluster", rule, "calibrate each part by itself"))
     problem = _Fit(runs, cluster)
     logs, errors = problem.solve()
-    names = (c.name for c in problem.free)
-    values = dict(zip(names, problem.values(logs).tolist(), strict=True))
+    found = zip(problem.free, problem.values(logs).tolist(), strict=True)
+    values = {one.name: value for one, value in found if value != one.value}
     after = as_file(cluster, values, source=source)
     return Calibration(
         after,
@@ -172,6 +178,7 @@ class _Fit:
         self.told, self.free = told[:, some], [self.free[i] for i in some]
         self.deviations = np.array([c.deviation for c in self.free])
         self.most = np.log([c.most / c.value for c in self.free])
+        self.prior = np.log([(c.prior or c.value) / c.value for c in self.free])
 
     def values(self, logs: Floats) -> Floats:
         """Give the constants that are so far from where they were."""
@@ -194,23 +201,37 @@ class _Fit:
         """Give how far the best constants are from where they were, and their standard errors."""
         from scipy.optimize import least_squares
 
-        count = len(self.samples)
-
-        def off(logs: Floats) -> Floats:
-            errors = (self.predicted(logs) - self.measured) * self.weights
-            return np.concatenate([_robust(errors[:count]), errors[count:], logs / self.deviations])
-
-        def slopes(logs: Floats) -> Floats:
-            errors = (self.predicted(logs) - self.measured) * self.weights
-            scale = np.append(_robust_slope(errors[:count]), np.ones(len(self.runs)))
-            rows = self.slopes(logs) * (self.weights * scale)[:, None]
-            return np.concatenate([rows, np.diag(1 / self.deviations)])
-
-        start = np.minimum(np.zeros(len(self.free)), self.most - 1e-6)
+        first = np.zeros(len(self.free))
+        start = np.minimum(first, self.most - 1e-6)
         bounds = (-np.inf, np.maximum(self.most, start + 1e-6))
-        found = least_squares(off, start, slopes, bounds=bounds, max_nfev=_ROUNDS)
+
+        def least(begin: Floats, large: float) -> Any:
+            return least_squares(
+                self.off, begin, self.off_slopes, bounds=bounds, max_nfev=_ROUNDS, args=(large,)
+            )
+
+        # Far from the optimum large errors count too little to be mended: from plain squares too.
+        found = min(
+            least(start, LARGE), least(least(start, _PLAIN).x, LARGE), key=lambda one: one.cost
+        )
         spread = np.sqrt(np.diag(np.linalg.inv(found.jac.T @ found.jac)))
-        return np.asarray(found.x), spread
+        better = float(np.sum(self.off(first, LARGE) ** 2)) - 2 * float(found.cost) > NOTHING
+        return np.asarray(found.x) if better else first, spread
+
+    def off(self, logs: Floats, large: float) -> Floats:
+        """Give what squares are summed of: of samples, of steps, and of constants."""
+        count = len(self.samples)
+        errors = (self.predicted(logs) - self.measured) * self.weights
+        held = (logs - self.prior) / self.deviations
+        return np.concatenate([_robust(errors[:count], large), errors[count:], held])
+
+    def off_slopes(self, logs: Floats, large: float) -> Floats:
+        """Give how these change with the logarithms of constants."""
+        count = len(self.samples)
+        errors = (self.predicted(logs) - self.measured) * self.weights
+        scale = np.append(_robust_slope(errors[:count], large), np.ones(len(self.runs)))
+        rows = self.slopes(logs) * (self.weights * scale)[:, None]
+        return np.concatenate([rows, np.diag(1 / self.deviations)])
 
     def changes(self, after: Cluster, errors: Floats) -> Iterator[Change]:
         """Give what is not as it was."""
@@ -252,12 +273,12 @@ def _priced_s(run: Evidence, cluster: Cluster) -> list[float]:
     return [sample.priced_s(prices) for sample in run.samples]
 
 
-def _robust(errors: Floats) -> Floats:
+def _robust(errors: Floats, large: float) -> Floats:
     """Give errors whose squares grow ever more slowly, so that a spoilt one pulls little."""
-    return np.asarray(np.sign(errors) * LARGE * np.sqrt(np.log1p((errors / LARGE) ** 2)))
+    return np.asarray(np.sign(errors) * large * np.sqrt(np.log1p((errors / large) ** 2)))
 
 
-def _robust_slope(errors: Floats) -> Floats:
+def _robust_slope(errors: Floats, large: float) -> Floats:
     """Give how these change with the errors."""
     size = np.maximum(np.abs(errors), 1e-9)
-    return np.asarray(size / np.abs(_robust(size)) / (1 + (size / LARGE) ** 2))
+    return np.asarray(size / np.abs(_robust(size, large)) / (1 + (size / large) ** 2))

@@ -129,8 +129,9 @@ class _Told:
             if at == _HOST:
                 host, done = host + stop - start, stop
                 continue
-            yield from self._message(waits, start, host)
-            rest += 0.0 if waits else host
+            voting = at == _VOTE  # which reads no message: what the host did before it is the rest
+            yield from self._message(waits, start - host * voting, host * (not voting))
+            rest += host if voting or not waits else 0.0
             host, waits, done = 0.0, [], stop
             if at == _DEVICE:
                 work = self.stage.instructions[int(line.instruction[row])]

@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 import statistics
+import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -42,13 +43,16 @@ examples:
   stretto train gpt2 --cluster pod-calibrated.toml
 """
 
+RESTLESS = 0.3
+"""How far steps are apart on a machine that does other things too."""
+
 
 def run(arguments: Sequence[str]) -> int:
     """Fit, say what changed, and write the file if that is wanted."""
     parser = _parser()
     options, keys, problems = parser.read(arguments)
     problems += [Problem(k, "there are no keys here", "leave it out") for k, _ in keys]
-    homes = [RunDirectory(path) for path in options.runs]
+    homes = [RunDirectory(path) for path in {p.resolve(): p for p in options.runs}.values()]
     if not homes:
         problems.append(Problem("RUN", "is missing", "name a run that train has made"))
     problems += _refused(options.out, write=options.write)
@@ -70,6 +74,10 @@ def run(arguments: Sequence[str]) -> int:
         print(json.dumps(tree(found, names) | {"toml": text}, indent=1, allow_nan=False))
     else:
         print("\n".join([*lines(found, names), *_usual(homes)]), flush=True)
+    for name, taken in zip(names, found.steps, strict=True):
+        if taken.spread > RESTLESS:
+            rule = f"{name}: steps are ± {taken.spread:.0%} apart, and what slowed them is learnt"
+            print(f"note: {rule}; let the machine rest, and record again", file=sys.stderr)
     if writes:
         _replace(out, text)
     if not options.json:
@@ -98,18 +106,17 @@ def told(home: RunDirectory) -> Evidence:
     return evidence(program, [read(home.path, s, program=program).timeline for s in mine])
 
 
-def _cluster(named: str | None, homes: Sequence[RunDirectory]) -> Cluster:
+def _cluster(named: str | None, homes: Sequence[RunDirectory]) -> Cluster | None:
     """Give where to begin, with devices for the ranks of every run, and as the runs had them."""
     ranks = {str(home.path): home.read().plan.mesh.size for home in homes if home.is_one}
-    if not ranks:
-        raise InputError(Problem("RUN", "is no run", "name a directory that train has made"))
     if len(set(ranks.values())) > 1:
         rule = "have " + " and ".join(f"{count}" for count in dict.fromkeys(ranks.values()))
         remedy = "calibrate them apart: a rank of few has more of a machine than one of many"
         raise InputError(Problem("ranks", f"{rule} in the runs that are named", remedy))
-    if named is None:
-        return cluster_of_run(homes[0], homes[0].read().plan)
-    return find(named, devices=None if named.endswith(".toml") else max(ranks.values()))
+    if named is None:  # what is no run says so itself
+        return cluster_of_run(homes[0], homes[0].read().plan) if homes[0].is_one else None
+    count = max(ranks.values(), default=1)
+    return find(named, devices=None if named.endswith(".toml") else count)
 
 
 def _usual(homes: Sequence[RunDirectory]) -> Iterator[str]:

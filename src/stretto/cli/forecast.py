@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,6 +39,8 @@ examples:
   stretto forecast --devices 1024 --step 3s --steps 300000 --failures my.toml --svg forecast.svg
 """
 
+_SILENT_S = 5.0  # what takes no longer needs no word where nobody watches
+
 
 def run(arguments: Sequence[str]) -> int:
     """Print when training ends, and what it depends on."""
@@ -49,7 +52,7 @@ def run(arguments: Sequence[str]) -> int:
         asked.failures,
         best_interval=asked.auto,
         runs=options.seeds,
-        telling=_tell if sys.stderr.isatty() else None,
+        telling=_Telling(),
     )
     if sys.stderr.isatty():
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
@@ -67,8 +70,18 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _tell(what: str, share: float) -> None:
-    print(f"\r{what} {share:4.0%}\x1b[K", end="", file=sys.stderr, flush=True)
+class _Telling:
+    """Says how far it is: on a terminal in a line, else once of each stage of what takes long."""
+
+    def __init__(self) -> None:
+        self._begun_s, self._said = time.monotonic(), ""
+
+    def __call__(self, what: str, share: float) -> None:
+        if sys.stderr.isatty():
+            print(f"\r{what} {share:4.0%}\x1b[K", end="", file=sys.stderr, flush=True)
+        elif what != self._said and time.monotonic() - self._begun_s > _SILENT_S:
+            self._said = what
+            print(f"{what} …", file=sys.stderr, flush=True)
 
 
 def _write(file: Path, text: str) -> None:

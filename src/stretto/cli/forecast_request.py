@@ -13,7 +13,7 @@ from stretto.cli.arguments import Pairs
 from stretto.cli.forecast_setup import PER_DEVICE_BYTES, Trained, setup_of
 from stretto.cli.say import attempt
 from stretto.cli.software import software
-from stretto.cli.subject import devices_of, subject
+from stretto.cli.subject import assumed, devices_of, misplaced, subject
 from stretto.cluster import Cluster, find
 from stretto.cost import cost
 from stretto.errors import InputError, Problem
@@ -29,9 +29,18 @@ from stretto.units import Quantity, parse, show_bytes, show_count
 
 _STATE_BYTES = 12  # of a parameter: it and two moments in float32
 _PER_NODE = 8  # devices, where nobody says
-_QUANTITIES: Mapping[str, Quantity] = {
-    "step": "s", "checkpoint_bytes": "bytes", "storage": "bytes_per_s",
+_QUANTITIES: Mapping[str, tuple[Quantity, str, float, float]] = {
+    "step": ("s", "7.5s", 1e-9, 1e7),
+    "checkpoint_bytes": ("bytes", "5.67TB", 1.0, 1e18),
+    "storage": ("bytes_per_s", "100GB/s", 1.0, 1e18),
+}
+"""What options measure, an example, the least and the most that they can be."""
+
+_COUNTS: Mapping[str, tuple[int, int]] = {
+    "devices": (1, 10**7), "steps": (1, 10**12), "replicas": (1, 10**7), "spares": (0, 10**5),
+    "warm_spares": (0, 10**5), "seeds": (1, 10**5),
 }  # fmt: skip
+"""The least and the most of what options count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +79,8 @@ def request(options: argparse.Namespace, keys: Pairs, problems: list[Problem]) -
     """
     notes: list[str] = []
     problems += _word_problems(options)
-    for name, kind in _QUANTITIES.items():
-        setattr(options, name, attempt(partial(_quantity, options, name, kind), problems))
+    for name in _QUANTITIES:
+        setattr(options, name, attempt(partial(_quantity, options, name), problems))
     failing = attempt(lambda: known.find(options.failures), problems)
     start = attempt(lambda: _date(options.start), problems)
     stated = bool(options.words or keys)
@@ -92,22 +101,27 @@ def request(options: argparse.Namespace, keys: Pairs, problems: list[Problem]) -
 
 
 def _word_problems(options: argparse.Namespace) -> Iterator[Problem]:
-    for name in ("spares", "warm_spares"):
-        if (getattr(options, name) or 0) < 0:
-            rule = f"is {getattr(options, name)}, below 0"
-            yield Problem(f"--{name.replace('_', '-')}", rule, "use 0 or more")
-    if options.seeds < 1:
-        yield Problem("--seeds", f"is {options.seeds}, below 1", "use 1 or more")
+    for name, (least, most) in _COUNTS.items():
+        count = getattr(options, name)
+        if count is not None and not least <= count <= most:
+            rule = f"is {count:,}, " + (f"below {least}" if count < least else f"above {most:,}")
+            yield Problem(f"--{name.replace('_', '-')}", rule, f"use {least} to {most:,}")
     if options.svg is not None and not options.svg.parent.is_dir():
         yield Problem("--svg", f"there is no directory {options.svg.parent}", "make it first")
 
 
-def _quantity(options: argparse.Namespace, name: str, kind: Quantity) -> float | None:
+def _quantity(options: argparse.Namespace, name: str) -> float | None:
     """Give an option with a unit."""
+    kind, example, least, most = _QUANTITIES[name]
     text, field = getattr(options, name), f"--{name.replace('_', '-')}"
-    value = None if text is None else parse(text, kind, field=field)
-    if value is not None and value <= 0:
-        raise InputError(Problem(field, f"is {text}", "use more than 0"))
+    value = None if text is None else parse(text, kind, field=field, example=example)
+    if value is not None and not least <= value <= most:
+        rule = f"is {text}, " + ("which is too little" if value < least else "which is too much")
+        unit = example.lstrip("0123456789.")
+        scale = parse(f"1{unit}", kind)
+        raise InputError(
+            Problem(field, rule, f"use {least / scale:g}{unit} to {most / scale:g}{unit}")
+        )
     return value
 
 
@@ -122,13 +136,15 @@ def _planned(
     options: argparse.Namespace, keys: Pairs, notes: list[str], problems: list[Problem]
 ) -> Trained | None:
     """Give a plan for a model on a cluster, priced."""
-    for name in ("step", "steps", "replicas"):
+    for name in ("devices", "step", "steps", "replicas"):
         if getattr(options, name) is not None:
             rule = "follows from the plan"
             problems.append(Problem(f"--{name}", rule, "leave it out, or name no plan"))
     if options.cluster is None:
         problems.append(Problem("--cluster", "is missing", "write --cluster h100x64"))
     plan, model = subject(options.words, keys, problems)
+    if plan is not None:
+        notes += assumed(options.words, keys, plan)
     tokens = attempt(lambda: _tokens(options.tokens, model, notes), problems)
     where: str | None = options.cluster
     cluster = attempt(lambda: _cluster(where, plan), problems) if where and plan else None
@@ -136,7 +152,7 @@ def _planned(
         lambda: software(options.stack, plan=plan, model=model, cluster=cluster), problems
     )
     if plan is not None and model is not None and cluster is not None:
-        problems += plan.check(model, cluster)
+        problems += misplaced((plan, model), cluster, asked=options, keys=keys)
     if plan is None or model is None or cluster is None or tokens is None or with_what is None:
         return None
     if problems:
@@ -179,18 +195,26 @@ def _stated(
     """Give steps of a stated time on stated devices."""
     if options.tokens is not None:
         problems.append(Problem("--tokens", "needs a plan", "name one, or state --steps"))
+    wrong = {problem.field for problem in problems}
     where = options.cluster
     cluster = None
     if where is not None:
         cluster = attempt(lambda: find(where, devices=options.devices), problems)
     devices = cluster.devices if cluster else options.devices
-    if devices is None and where is None:
+    if devices is None and where is None and "--devices" not in wrong:
         remedy = "name a plan, or write --devices 16384 --step 7.5s --steps 60000"
         problems.append(Problem("--devices", "is missing", remedy))
     for name, example in (("steps", "60000"), ("step", "7.5s")):
-        if getattr(options, name) is None:
+        if getattr(options, name) is None and f"--{name}" not in wrong:
             problems.append(Problem(f"--{name}", "is missing", f"write --{name} {example}"))
-    if devices is None or options.steps is None or options.step is None:
+    if devices is None or options.steps is None or options.step is None or problems:
+        return None
+    if options.replicas and devices % options.replicas:
+        count = options.replicas
+        rule = f"{count:,} must divide {devices:,} devices, but {devices} % {count} = "
+        near = min(_divisors(devices), key=lambda one: abs(one - count))
+        remedy = f"use {near:,}, or another number that divides {devices:,}"
+        problems.append(Problem("--replicas", f"{rule}{devices % count}", remedy))
         return None
     per_node, price = _PER_NODE, None
     if cluster is None:
@@ -202,7 +226,14 @@ def _stated(
     if held is None:
         held = PER_DEVICE_BYTES * devices
         size = show_bytes(PER_DEVICE_BYTES)
-        notes.append(f"{size} of checkpoint a device (--checkpoint-bytes)")
+        whence = "as 405 G parameters on 8,960 devices: Wan et al., 2025"
+        notes.append(f"{size} of checkpoint a device, {whence} (--checkpoint-bytes)")
     job = Job(options.steps, options.step, devices, per_node)
-    title = f"{devices:,} × {cluster.device.name}" if cluster else f"{devices:,} devices"
+    title = f"{devices:,} × {cluster.device.name}" if cluster else counted(devices, "device")
     return Trained(title, job, options.replicas or job.nodes, held, devices, price)
+
+
+def _divisors(number: int) -> Iterator[int]:
+    for one in range(1, math.isqrt(number) + 1):
+        if number % one == 0:
+            yield from (one, number // one)

@@ -23,6 +23,7 @@ _SNAPSHOT_BYTES_PER_S = PER_DEVICE_BYTES / 0.59
 _WRITE_BYTES_PER_S = 405e9 * 14 / 51.06
 _READ_BYTES_PER_S = 405e9 * 14 / 129.49
 
+_LONGEST_S = 1e9
 _NODE_BYTES_PER_S = 1e9  # to storage, where nobody says
 
 
@@ -95,9 +96,9 @@ def _seconds(text: str | None, job: Job, *, field: str) -> float | None:
         if not number.isdigit() or not int(number):
             raise InputError(Problem(field, f"{text!r} is no number of steps", "write 500steps"))
         return int(number) * job.step_s
-    seconds = parse(text, "s", field=field)
-    if seconds <= 0:
-        raise InputError(Problem(field, f"is {text}", "use a time above 0"))
+    seconds = parse(text, "s", field=field, example="30min or 500steps")
+    if not 0 < seconds <= _LONGEST_S:
+        raise InputError(Problem(field, f"is {text}", "use a time above 0s and up to 1e9s"))
     return seconds
 
 
@@ -121,6 +122,8 @@ def _survivors(path: Path, job: Job) -> Elastic:
     try:
         rows: list[Any] = json.loads(path.read_text(encoding="utf-8"))["survivors"]
         pairs = [(int(r["devices"]), float(r["plan"]["tokens_per_s"])) for r in rows if r["plan"]]
+    except FileNotFoundError:
+        raise InputError(Problem(str(path), "there is no such file", remedy)) from None
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(Problem(str(path), "holds no survivors' plans", remedy)) from None
     if len(pairs) < 2 or pairs[0][0] != job.devices:

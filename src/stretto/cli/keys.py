@@ -210,6 +210,14 @@ def read(tree: Any, kind: type[T], readers: Mapping[str, Reader], *, where: str)
         raise ValueError(f"{where}: {error}") from None
 
 
+def _some(taken: Iterable[str]) -> str:
+    """Give keys that there are: those of a plan by their tables, which docs/plans.md explains."""
+    tables: Mapping[str, Iterable[str]] = {"mesh": MESH, "recipe": RECIPE, "run": RUN}
+    named = [name for kind in taken for name in tables.get(kind, ())]
+    of_plan = [f"{name}.…" for name in _SECTIONS] if "plan" in taken else []
+    return f"{', '.join([*named, *of_plan])}" + (" (docs/plans.md)" if of_plan else "")
+
+
 def _unknown(key: str, taken: Iterable[str]) -> Problem:
     tables: Mapping[str, Iterable[str]] = {
         "mesh": MESH,
@@ -220,5 +228,5 @@ def _unknown(key: str, taken: Iterable[str]) -> Problem:
     known = [name for kind in taken for name in tables[kind]]
     leaves = [name for name in known if name.rpartition(".")[2] == key]
     near = leaves or difflib.get_close_matches(key, known, n=1)
-    remedy = f"did you mean {near[0]}?" if near else "--help lists the keys"
+    remedy = f"did you mean {near[0]}?" if near else f"use one of {_some(taken)}"
     return Problem(key, "there is no such key", remedy)

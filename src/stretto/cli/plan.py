@@ -95,7 +95,7 @@ def _planned(wanted: Request, asked: argparse.Namespace) -> int:
         return 0
     from stretto.report.plan import page
 
-    show(page(found, notes=wanted.notes))
+    show(page(found, notes=wanted.notes, running=told.running))
     for part in told.pages:
         show(part)
     if asked.save:

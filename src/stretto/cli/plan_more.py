@@ -28,11 +28,13 @@ class More:
         tree: As JSON.
         plan: The fastest of the plans that are told, to be saved in place of the best of the
             search; None for that.
+        running: What is to be said of the best plan that runs today.
     """
 
     pages: tuple[RenderableType, ...] = ()
     tree: Mapping[str, Any] = field(default_factory=dict)
     plan: Staged | Confirmed | None = None
+    running: tuple[str, ...] = ()
 
 
 def more(found: Found, asked: argparse.Namespace) -> More:
@@ -57,6 +59,7 @@ def more(found: Found, asked: argparse.Namespace) -> More:
         tuple(page for one in told for page in one.pages),
         {name: tree for one in told for name, tree in one.tree.items()},
         min(plans, key=lambda plan: plan.step_s, default=None),
+        tuple(text for one in told for text in one.running),
     )
 
 
@@ -139,4 +142,5 @@ def _confirmed(found: Found, most: int) -> More:
         (plan_more.confirmed(played),),
         {"confirmed": plan_more_json.confirmed(played)},
         played[0] if runs else None,
+        plan_more.overtaken(played, running.plan) if running is not None else (),
     )

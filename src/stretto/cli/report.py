@@ -13,7 +13,7 @@ from stretto.cli.arguments import Pairs, Parser
 from stretto.cli.rundir import RunDirectory, refusing
 from stretto.cli.say import attempt
 from stretto.cli.software import SOFTWARE, software
-from stretto.cli.subject import subject
+from stretto.cli.subject import assumed, homeless, misplaced, mistaken, subject
 from stretto.cluster import Cluster, find, local
 from stretto.errors import InputError, Problem
 
@@ -37,6 +37,8 @@ examples:
   stretto report gpt2 dp=4 tp=2 --cluster h100x8 --out gpt2.html
 """
 
+_STAGES = 3  # that are told where nobody watches
+_LATEST = 8  # recorded steps that a page may read
 _STEP_BYTES = 64 * 2**20  # of metrics, after which there is word of how far it is
 
 
@@ -48,18 +50,23 @@ def run(arguments: Sequence[str]) -> int:
     from stretto.page.html import html
 
     runs = [Path(word) for word in options.words if RunDirectory(Path(word)).is_one]
-    cluster = None
+    cluster, say = None, _Saying()
     if options.cluster:
         cluster = attempt(lambda: find(options.cluster), problems)
     if runs and runs[0] == Path(options.words[0]):
-        shown = _run(runs, options, cluster, problems)
+        notes: tuple[str, ...] = ()
+        shown = _run(runs, options, cluster, problems, say)
         out = options.out or runs[0] / "report.html"
     else:
-        shown = _plan(options, keys, cluster, problems)
+        shown = _plan(options, keys, cluster, problems, say)
+        notes = assumed(options.words, keys, shown.plan)
         out = options.out or Path(f"{shown.title}.html")
-    page = html(shown, progress=_say)
+    page = html(shown, progress=say)
+    say.done()
     with refusing(out):
         out.write_text(page, encoding="utf-8")
+    if notes:
+        print(f"assumed: {'; '.join(notes)}")
     print(f"{verdict(shown, finding(shown))}\nthe page is in {out}")
     return 0
 
@@ -73,7 +80,11 @@ def _out_problems(out: Path | None) -> Iterator[Problem]:
 
 
 def _run(
-    runs: list[Path], options: argparse.Namespace, cluster: Cluster | None, problems: list[Problem]
+    runs: list[Path],
+    options: argparse.Namespace,
+    cluster: Cluster | None,
+    problems: list[Problem],
+    say: _Saying,
 ) -> Subject:
     """Give the first run with the others beside it.
 
@@ -84,7 +95,8 @@ def _run(
     from stretto.page.metrics import Metrics
 
     problems += [
-        Problem(word, "is no run: it has no recipe.toml", "name directories that train has made")
+        mistaken(word)
+        or Problem(word, "is no run: it has no recipe.toml", "name directories that train has made")
         for word in options.words
         if Path(word) not in runs
     ]
@@ -97,12 +109,17 @@ def _run(
     assert found.metrics is not None, "it is a run"
     beside.pop(found.title, None)
     for name, metrics in ((found.title, found.metrics), *beside.items()):
-        _read(name, metrics)
+        _read(name, metrics, say)
+    _damaged(found)
     return replace(found, others=tuple(beside.items()), beside=tuple(beside))
 
 
 def _plan(
-    options: argparse.Namespace, keys: Pairs, cluster: Cluster | None, problems: list[Problem]
+    options: argparse.Namespace,
+    keys: Pairs,
+    cluster: Cluster | None,
+    problems: list[Problem],
+    say: _Saying,
 ) -> Subject:
     """Give a plan on a cluster.
 
@@ -117,27 +134,64 @@ def _plan(
         lambda: software(options.stack, plan=plan, model=model, cluster=here), problems
     )
     if plan is not None and model is not None and here is not None:
-        problems += plan.check(model, here)
+        problems += (
+            misplaced((plan, model), here, asked=options, keys=keys)
+            if cluster
+            else homeless(plan, model)
+        )
     if problems or plan is None or model is None or here is None or with_what is None:
         raise InputError(problems)
     name, constants = with_what
     first = Path(options.words[0]) if options.words else Path()
     title = first.stem if first.suffix == ".toml" else model.name or "plan"
-    return of_plan(title, model, plan, where=Where(here, constants, name), say=_say)
+    return of_plan(title, model, plan, where=Where(here, constants, name), say=say)
 
 
-def _read(name: str, metrics: Metrics) -> None:
+def _read(name: str, metrics: Metrics, say: _Saying) -> None:
     """Read the metrics of a run, and say how far that is where it takes long."""
     told = 0.0
     while metrics.advance():
         table = metrics.table()
         if (table.share - told) * metrics.path.stat().st_size > _STEP_BYTES:
             told = table.share
-            _say(f"reading {name}: {told:.0%}, {table.rows:,} steps")
+            say(f"reading {name}: {told:.0%}, {table.rows:,} steps")
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+def _damaged(shown: Subject) -> None:
+    """Say which recorded steps cannot be read; the page has the others."""
+    from stretto.timeline.track import files, load, recorded_steps
+
+    assert shown.run is not None, "it is a run"
+    for step in recorded_steps(shown.run)[-_LATEST:]:
+        for file in files(shown.run, step).values():
+            try:
+                load(file)
+            except InputError as error:
+                for problem in error.problems:
+                    print(f"note: {problem.field}: {problem.rule}; left out", file=sys.stderr)
+
+
+class _Saying:
+    """Says what is done: on a terminal in one line, else few lines."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def __call__(self, text: str) -> None:
+        if sys.stderr.isatty():
+            print(f"\r\x1b[K{text} …", end="", file=sys.stderr, flush=True)
+            return
+        # Sections and recorded steps are of one stage: the page.
+        stage = text if text.startswith(("lowering", "playing", "reading ")) else "drawing the page"
+        stage = "drawing the page" if text == "reading recorded steps" else stage
+        if stage not in self._said and len(self._said) < _STAGES:
+            self._said.add(stage)
+            print(stage, file=sys.stderr, flush=True)
+
+    def done(self) -> None:
+        """Leave no line behind on a terminal."""
+        if sys.stderr.isatty():
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def _parser() -> Parser:

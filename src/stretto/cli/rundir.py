@@ -37,6 +37,7 @@ from stretto.cluster import Cluster, dumps, local
 from stretto.errors import CheckpointError, InputError, MachineError, Problem
 from stretto.huggingface import read_config, write_config
 from stretto.model import Model
+from stretto.page.standing import process
 from stretto.plan import Plan
 from stretto.recipe import Recipe
 
@@ -255,6 +256,8 @@ def refusing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         where = str(error.filename or path)
+        if Path(where).name.startswith(f".{path.name}."):  # that it grew in, until it is whole
+            where = str(path)
         rule = f"cannot be written: {error.strerror or error}"
         raise MachineError(
             Problem(where, rule, "make room or give leave, or name another")
@@ -282,6 +285,7 @@ def environment(command: list[str]) -> dict[str, Any]:
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": command,
         "directory": os.getcwd(),
+        "process": process(),
         "versions": versions,
         "machine": {
             "name": here.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import textwrap
@@ -28,6 +29,18 @@ def show(content: RenderableType) -> None:
     with console.capture() as captured:
         console.print(content)
     print("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def wrapped(lines: Iterable[str]) -> Iterator[str]:
+    """Give lines as wide as there is room for; what is over stands below what it belongs to."""
+    width = min(_WIDEST, shutil.get_terminal_size((_WIDEST, 24)).columns)
+    for line in lines:
+        label = re.match(r" +|\S.*?\S {2,}", line)  # what a column of words begins with
+        hang = " " * (label.end() if label else 2)
+        room = max(width, len(hang) + 40)
+        yield from textwrap.wrap(
+            line, room, subsequent_indent=hang, break_on_hyphens=False, break_long_words=False
+        ) or [""]
 
 
 def complain(error: StrettoError, *, rank: int | None = None) -> None:

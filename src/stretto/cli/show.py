@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from stretto.cli.arguments import Parser
 from stretto.cli.plans import in_words
-from stretto.cli.subject import subject
+from stretto.cli.subject import assumed, subject
 from stretto.errors import InputError, Problem
 from stretto.model import Model
 from stretto.presets import PRESETS
@@ -54,14 +54,18 @@ def run(arguments: Sequence[str]) -> int:
         problems += plan.check(model) if options.toml else plan.obstacles(model)
         if options.stage is not None and options.stage not in range(plan.stages):
             rule = f"there is no stage {options.stage}: the plan has {plan.stages}"
-            problems.append(Problem("--stage", rule, f"choose from 0 … {plan.stages - 1}"))
+            remedy = f"choose from 0 to {plan.stages - 1}" if plan.stages > 1 else "leave it out"
+            problems.append(Problem("--stage", rule, remedy))
     if problems or plan is None or model is None:
         raise InputError(problems)
     if options.toml:
         print(plan.to_toml(), end="")
         return 0
     print(f"model  {_of(model)}")
-    print(f"plan   {in_words(plan)}\n")
+    print(f"plan   {in_words(plan)}")
+    if notes := assumed(options.words, keys, plan):
+        print(f"assumed: {'; '.join(notes)}")
+    print()
     if model.mtp_layers:
         print("a program that predicts several tokens is not made yet")
         return 0

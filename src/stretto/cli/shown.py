@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from stretto.cli.plans import in_words
 from stretto.cli.rundir import RunDirectory
 from stretto.cluster import Cluster
 from stretto.cost import Stack, cost
-from stretto.errors import StrettoError
+from stretto.errors import Problem, StrettoError
 from stretto.model import Model
 from stretto.page.metrics import Metrics
 from stretto.page.subject import Subject
@@ -107,9 +108,20 @@ def of_plan(title: str, model: Model, plan: Plan, *, where: Where, say: Say) -> 
         say(f"playing a step on {show_count(plan.mesh.size)} ranks")
         line = simulate(program, where.cluster, stack=where.stack)
     except StrettoError as error:  # it can be planned, and cannot be run yet
-        why = "; ".join(f"{p.field}: {p.rule}" for p in error.problems)
-        return replace(subject, notes=(f"Priced in closed form only: {why}.",))
+        return replace(subject, notes=(_priced_only(error.problems),))
     return replace(subject, program=program, predicted=line)
+
+
+def _priced_only(problems: Sequence[Problem]) -> str:
+    """Say why a plan has no step to play, what all reasons say once, and what there is."""
+    later = re.compile(r",?( which)? can be planned, but is not run yet$")
+    whys = [f"{p.field}: {later.sub('', p.rule)}" for p in problems]
+    known = any(later.search(p.rule) for p in problems)
+    return (
+        f"Priced in closed form only: {'; '.join(whys)}. "
+        f"{'This can be planned, but is not run yet. ' if known else ''}Time, memory, stages and "
+        "other plans are estimated below; there is no step on a clock."
+    )
 
 
 def _words(model: Model, plan: Plan, cluster: Cluster) -> Iterator[tuple[str, str]]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, overload
@@ -12,22 +15,25 @@ from typing import Any, overload
 from stretto.cli.arguments import Parser
 from stretto.cli.plans import in_words
 from stretto.cli.rundir import refusing
-from stretto.cli.say import show
+from stretto.cli.say import show, wrapped
 from stretto.cli.simulate_request import STEPS, Request, halts, request
+from stretto.cli.subject import assumed
 from stretto.cost import cost
 from stretto.cost.stacks import OWN, names
-from stretto.errors import Problem
+from stretto.errors import InputError, Problem
 from stretto.program.instruction import Program
 from stretto.program.lower import lower
 from stretto.report import simulate as simulated
 from stretto.report.quantities import step
+from stretto.report.simulate_fit import fullest, misfit
 from stretto.report.simulate_svg import picture
 from stretto.report.step import step_lines
 from stretto.simulate import Fault
 from stretto.simulate.fold import Folded, Played, fold, played
 from stretto.simulate.jitter import Jitter, jittered
 from stretto.simulate.simulate import uncollected
-from stretto.timeline.chrome import chrome
+from stretto.simulate.stop import stopped
+from stretto.timeline.chrome import PREDICTED, Mark, chrome
 from stretto.timeline.memory import MemoryCurve, curve
 from stretto.units import show_count
 
@@ -54,8 +60,17 @@ examples:
 _WRONG = (
     ("slow-rank", "RxF", "5x1.3: rank 5 takes 1.3 times as long"),
     ("slow-link", "L:RxF", "spine:8-15x4: these ranks' links into a level carry a quarter"),
-    ("crash", "R[@I]", "3@40%%: rank 3 dies there, and what it sends is lost"),
-    ("hang", "R[@I]", "3@120: rank 3 stops before its instruction 120"),
+    (
+        "crash",
+        "R[@I]",
+        "3@40%%: rank 3 dies before that share of its instructions, and what it sends "
+        "is lost; without @ before its first",
+    ),
+    (
+        "hang",
+        "R[@I]",
+        "3@120: rank 3 stops before its instruction 120, and what it had sent arrives",
+    ),
 )
 
 
@@ -64,15 +79,21 @@ def run(arguments: Sequence[str]) -> int:
     options, keys, problems = _parser().read(arguments)
     problems += [*_out_problems("--trace", options.trace), *_out_problems("--svg", options.svg)]
     asked = request(options, keys, problems)
-    told, faults = _told(asked)
+    with _as_typed(asked, options):
+        told, faults = _told(asked)
     program, line, held = told.folded.most.program, told.folded.line, told.memory
     if options.trace is not None:
         with refusing(options.trace), options.trace.open("w", encoding="utf-8") as file:
-            file.writelines(chrome(line, program, name="predicted", memory=held))
+            file.writelines(
+                chrome(
+                    line, program, name="predicted", first=PREDICTED, memory=held,
+                    marks=_marks(told),
+                )
+            )  # fmt: skip
     if options.svg is not None:
-        title = f"{asked.model.name or 'a model'}, a step of {step(told.step_s)}"
+        drawn = picture(line, program, title=_title(asked, told), stopped=told.stopped)
         with refusing(options.svg):
-            options.svg.write_text(picture(line, program, title=title), encoding="utf-8")
+            options.svg.write_text(drawn, encoding="utf-8")
     spent = _energy(asked, program, faults) if options.energy else None
     if options.json:
         tree = simulated.tree(told)
@@ -82,18 +103,60 @@ def run(arguments: Sequence[str]) -> int:
             tree["energy"] = energy_json(spent)
         print(json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False))
         return 0
-    print("\n".join(_lines(asked, told)))
+    print("\n".join(wrapped(_lines(asked, told))))
     if spent is not None:
         from stretto.report.energy import energy_page
 
         print()
         show(energy_page(spent))
-    print(f"\n{simulated.speed(told)}")
+    after = [*wrapped(simulated.speed(told))]
+    if notes := assumed(options.words, keys, asked.plan):
+        after += wrapped([f"assumed: {'; '.join(notes)}"])
     if options.trace is not None:
-        print(f"the step for https://ui.perfetto.dev in {options.trace}")
+        after.append(f"the step for https://ui.perfetto.dev in {options.trace}")
     if options.svg is not None:
-        print(f"drawn in {options.svg}")
+        after.append(f"drawn in {options.svg}")
+    if after:
+        print("", *after, sep="\n")
     return 0
+
+
+@contextlib.contextmanager
+def _as_typed(asked: Request, options: argparse.Namespace) -> Iterator[None]:
+    """Let what is wrong with a step name the options as they were typed."""
+    names = {"mesh": "--cluster", "network": "--network", "seed": f"--seed {options.seed}",
+             "jitter": f"--jitter {options.jitter}", "steps": f"--steps {options.steps}",
+             "network.flows": f"--network {options.network}"}  # fmt: skip
+    names |= {f"faults.{i}": typed for i, typed in enumerate(asked.typed)}
+    try:
+        yield
+    except InputError as error:
+        raise InputError(
+            replace(problem, field=names.get(problem.field, problem.field))
+            for problem in error.problems
+        ) from None
+
+
+def _title(asked: Request, told: simulated.Told) -> str:
+    """Give what stands above the picture of a step."""
+    name = asked.model.name or "a model"
+    if told.folded.line.finished:
+        return f"{name}, a step of {step(told.step_s)}"
+    ends = [
+        f"rank {one.rank} {one.verb} after {step(one.at_s)}"
+        for one in told.stopped
+        if one.at_s is not None
+    ]
+    return f"{name}, a step that does not end: {', '.join(ends)}"
+
+
+def _marks(told: simulated.Told) -> list[Mark]:
+    """Give the moments at which ranks stop."""
+    return [
+        (one.rank, one.at_s, f"rank {one.rank} {one.verb} before {one.name}")
+        for one in told.stopped
+        if one.at_s is not None
+    ]
 
 
 def _told(asked: Request) -> tuple[simulated.Told, tuple[Fault, ...]]:
@@ -120,8 +183,10 @@ def _told(asked: Request) -> tuple[simulated.Told, tuple[Fault, ...]]:
         folded = Folded(asked.plan.micro_batches, whole)
     chance = _chance(asked, folded, faults) if asked.chance else None
     estimate = cost(asked.model, asked.plan, cluster=asked.cluster, stack=asked.stack)
-    halted = tuple(stop.rank for stop in asked.stops)
-    return simulated.Told(folded, estimate, _Curves(folded.most), chance, halted), faults
+    memory, most = _Curves(folded.most), folded.most
+    need = fullest(folded, asked.cluster, memory=memory)
+    stops = stopped(most.line, most.program, faults=faults)
+    return simulated.Told(folded, estimate, memory, chance, need, len(faults), stops), faults
 
 
 class _Curves(Sequence[MemoryCurve]):
@@ -171,6 +236,8 @@ def _lines(asked: Request, told: simulated.Told) -> Iterator[str]:
     plan, line = asked.plan, told.folded.line
     yield f"{asked.model.name or 'the model'} on {asked.cluster.name}, {asked.software} software"
     yield in_words(plan)
+    if told.need is not None and not told.need.fits:
+        yield misfit(told.need)
     yield ""
     if line.finished:
         yield from simulated.head(told)
@@ -181,9 +248,10 @@ def _lines(asked: Request, told: simulated.Told) -> Iterator[str]:
         memory=told.memory,
         folded=told.folded,
         ranks=asked.ranks,
+        stopped=told.stopped,
     )
     if not line.finished:
-        yield simulated.blame(line, told.halted)
+        yield simulated.blame(line, told.stopped)
 
 
 def _out_problems(option: str, out: Path | None) -> Iterator[Problem]:
@@ -229,8 +297,8 @@ def _parser() -> Parser:
         help="tasks take by chance more or less, log-normal: 0.05 for 5 %%; every rank is played",
     )  # fmt: skip
     add("--steps", type=int, default=STEPS, metavar="N", help=f"with --jitter (default: {STEPS})")
-    add("--seed", type=int, default=0, metavar="N", help="of chance")
-    add("--ranks", metavar="R", help="tell of these only: 0,3,8-15")
+    add("--seed", type=int, default=0, metavar="N", help="of chance, from 0 on")
+    add("--ranks", nargs="+", metavar="R", help="tell of these only: 0,3,8-15")
     add("--energy", action="store_true", help="also what slower clocks would save")
     add("--trace", type=Path, metavar="FILE", help="write the step for Perfetto")
     add("--svg", type=Path, metavar="FILE", help="draw the step")

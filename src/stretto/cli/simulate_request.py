@@ -14,7 +14,7 @@ from stretto.cli.arguments import Pairs
 from stretto.cli.foretold import cluster_of_run
 from stretto.cli.rundir import RunDirectory
 from stretto.cli.say import attempt
-from stretto.cli.subject import devices_of, subject
+from stretto.cli.subject import devices_of, homeless, misplaced, subject
 from stretto.cluster import Cluster, local
 from stretto.cost import Stack, stack
 from stretto.cost.stacks import own, own_name
@@ -65,6 +65,7 @@ class Request:
         counts: How many micro-batches to play, first fewer; None for all.
         ranks: Whom to tell of; none for those who work most and least.
         chance: (sigma, steps, seed) of tasks that take more or less time by chance; None for none.
+        typed: Faults as they were typed, in the order of `slow` and `stops`.
     """
 
     model: Model
@@ -78,6 +79,7 @@ class Request:
     counts: tuple[int, int] | None
     ranks: tuple[int, ...]
     chance: tuple[float, int, int] | None
+    typed: tuple[str, ...] = ()
 
 
 def request(options: argparse.Namespace, keys: Pairs, problems: list[Problem]) -> Request:
@@ -109,7 +111,11 @@ def request(options: argparse.Namespace, keys: Pairs, problems: list[Problem]) -
     if plan is not None and model is not None:
         problems += plan.obstacles(model)
         if cluster is not None:
-            problems += plan.check(model, cluster)
+            problems += (
+                homeless(plan, model)
+                if options.cluster is None and run is None
+                else misplaced((plan, model), cluster, asked=options, keys=keys)
+            )
         counts = _counts(options.micro_batches, plan, model, tuple(stops), problems)
         ranks = _shown(options.ranks, plan, problems)
     if options.jitter is not None:
@@ -119,13 +125,21 @@ def request(options: argparse.Namespace, keys: Pairs, problems: list[Problem]) -
             problems.append(Problem("--jitter", rule, "leave out --crash and --hang, or it"))
     elif options.steps != STEPS:
         problems.append(Problem("--steps", "are for --jitter", "write --jitter 0.05"))
+    if options.seed < 0:
+        problems.append(Problem("--seed", f"is {options.seed}, below 0", "use 0 or more"))
     if problems or not (plan and model and cluster and software and network):
         raise InputError(dict.fromkeys(problems))
     named, constants = software
     return Request(
         model, plan, cluster, constants, named, tuple(slow), tuple(stops), network, counts, ranks,
-        chance,
+        chance, tuple(_typed(options)),
     )  # fmt: skip
+
+
+def _typed(options: argparse.Namespace) -> Iterator[str]:
+    """Give all faults as they were typed."""
+    for name in ("slow_rank", "slow_link", "crash", "hang"):
+        yield from (f"--{name.replace('_', '-')} {text}" for text in getattr(options, name))
 
 
 def _counts(
@@ -145,15 +159,20 @@ def _counts(
         rule = "of a step that halts all are played"
         problems.append(Problem("--micro-batches", rule, "leave it out, or use a smaller batch"))
     count = int(text)
+    if count > plan.micro_batches:
+        rule = f"is {count:,}, but a step of this plan has {plan.micro_batches:,}"
+        remedy = f"use {least} to {plan.micro_batches:,}" if least < plan.micro_batches else "use"
+        problems.append(Problem("--micro-batches", rule, f"{remedy}, or all"))
     return (count - apart, count) if count < plan.micro_batches else None
 
 
-def _shown(text: str | None, plan: Plan, problems: list[Problem]) -> tuple[int, ...]:
-    if text is None:
+def _shown(texts: list[str] | None, plan: Plan, problems: list[Problem]) -> tuple[int, ...]:
+    if texts is None:
         return ()
-    found, size = _ranks(text), plan.mesh.size
+    found, size = listed(" ".join(texts)), plan.mesh.size
     if not found:
-        problems.append(Problem("--ranks", f"is {text!r}", "write ranks, as 0,3,8-15"))
+        rule = f"is {' '.join(texts)!r}"
+        problems.append(Problem("--ranks", rule, "write ranks, as 0,3,8-15"))
     elif max(found) >= size:
         rule = f"there is no rank {max(found)} of {size}"
         problems.append(Problem("--ranks", rule, f"use 0 to {size - 1}"))
@@ -183,17 +202,17 @@ def _slow_rank(text: str) -> Fault:
 
 def _slow_link(text: str) -> Fault:
     found = _SLOW_LINK.fullmatch(text)
-    ranks = _ranks(found[2]) if found else ()
+    ranks = listed(found[2]) if found else ()
     if found is None or not ranks:
         remedy = "write LEVEL:RANKSxFACTOR, as spine:8-15x4"
         raise InputError(Problem("--slow-link", f"is {text!r}", remedy))
     return SlowLink(ranks, found[1], float(found[3]))
 
 
-def _ranks(text: str) -> tuple[int, ...]:
-    """Read ``0,3,8-15``; nothing if it is no such text."""
+def listed(text: str) -> tuple[int, ...]:
+    """Read ``0,3,8-15`` or ``0 3 8-15``; nothing if it is no such text."""
     found: list[int] = []
-    for part in text.split(","):
+    for part in re.split(r"[,\s]+", text.strip()):
         first, _, last = part.partition("-")
         if not first.isdigit() or (last and not last.isdigit()):
             return ()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,12 +11,14 @@ from pathlib import Path
 from stretto.cli.arguments import Parser
 from stretto.cli.foretold import cluster_of_run, foretold
 from stretto.cli.rundir import RunDirectory, Start, refusing
+from stretto.cli.say import wrapped
+from stretto.cli.simulate_request import listed
 from stretto.errors import InputError, Problem
 from stretto.plan import Plan
 from stretto.program.instruction import Program
 from stretto.program.lower import lower
 from stretto.report.step import step_lines
-from stretto.timeline.chrome import document, events
+from stretto.timeline.chrome import PREDICTED, document, events
 from stretto.timeline.memory import MemoryCurve, curve
 from stretto.timeline.recorded import Recording, plan_of, read, recorded_steps
 
@@ -31,7 +32,7 @@ _EXAMPLES = """\
 examples:
   stretto trace runs/2026-05-01-1200-gpt2
   stretto trace runs/2026-05-01-1200-gpt2 --step 1000 --predicted --out step-1000.json
-  stretto trace runs/2026-05-01-1200-gpt2 --ranks 0 8 16
+  stretto trace runs/2026-05-01-1200-gpt2 --ranks 0,8-15
 """
 
 _GAP = 0.02  # between two steps that follow each other, of the former
@@ -63,8 +64,9 @@ def run(arguments: Sequence[str]) -> int:
     if not steps:
         raise InputError(_nothing(home))
     out = options.out or home.trace
-    last = write_trace(home, start, steps, out=out, ranks=options.ranks, above=options.predicted)
-    print("\n".join(_words(last)))
+    ranks = _shown(options.ranks)
+    last = write_trace(home, start, steps, out=out, ranks=ranks, above=options.predicted)
+    print("\n".join(wrapped(_words(last, ranks))))
     print(f"\n{_written(steps, out)}")
     return 0
 
@@ -75,7 +77,7 @@ def write_trace(
     steps: Sequence[int],
     *,
     out: Path,
-    ranks: Sequence[int] | None = None,
+    ranks: Sequence[int] = (),
     above: bool = False,
 ) -> Traced:
     """Write recorded steps for Perfetto, one after the other; give the last.
@@ -85,7 +87,7 @@ def write_trace(
         start: What decides it.
         steps: Which steps, at least one.
         out: Where to.
-        ranks: Whose; None for all.
+        ranks: Whom to draw; none for all. All are read, for ranks wait for each other.
         above: Whether to draw a step as it was foretold above the first.
 
     Raises:
@@ -99,8 +101,9 @@ def write_trace(
         at_s = 0.0
         for step in steps:
             program = program_of(plan_of(home.path, step))
-            found[:] = [Traced(read(home.path, step, program=program, ranks=ranks), program)]
-            yield from _events(found[0], at_s=at_s)
+            found[:] = [Traced(read(home.path, step, program=program), program)]
+            _there(found[0], ranks)
+            yield from _events(found[0], at_s=at_s, ranks=ranks)
             at_s += found[0].recording.timeline.step_s * (1 + _GAP)
         if above:
             yield from _foretold(home, start)
@@ -116,7 +119,17 @@ def write_trace(
     return found[0]
 
 
-def _events(traced: Traced, *, at_s: float) -> Iterator[str]:
+def _there(traced: Traced, ranks: Sequence[int]) -> None:
+    """Refuse ranks of which there is no recording."""
+    known = [rank for alike in traced.recording.timeline.alike for rank in alike]
+    missing = sorted({*ranks} - {*known})
+    if missing:
+        named = ", ".join(map(str, missing))
+        rule = f"of step {traced.recording.step} there is no recording by rank {named}"
+        raise InputError(Problem("--ranks", rule, f"choose from {min(known)} to {max(known)}"))
+
+
+def _events(traced: Traced, *, at_s: float, ranks: Sequence[int]) -> Iterator[str]:
     recording = traced.recording
     return events(
         recording.timeline,
@@ -124,27 +137,29 @@ def _events(traced: Traced, *, at_s: float) -> Iterator[str]:
         name="measured",
         title=f"step {recording.step}",
         at_s=at_s,
-        memory=_held(traced),
+        memory=_held(traced, ranks),
+        ranks=ranks or None,
     )
 
 
-def _held(traced: Traced) -> list[MemoryCurve]:
+def _held(traced: Traced, ranks: Sequence[int]) -> dict[int, MemoryCurve]:
+    """Give what ranks hold over a step, by player."""
     line, measured = traced.recording.timeline, traced.recording.memory_bytes
-    players = range(len(line.alike))
-    return [curve(line, traced.program, p, measured_bytes=measured) for p in players]
+    players = [p for p, (rank, *_) in enumerate(line.alike) if not ranks or rank in ranks]
+    return {p: curve(line, traced.program, p, measured_bytes=measured) for p in players}
 
 
 def _foretold(home: RunDirectory, start: Start) -> Iterator[str]:
     told = foretold(start, cluster_of_run(home, start.plan))
     held = [curve(told.timeline, told.program, p) for p in range(len(told.timeline.alike))]
-    size = start.plan.mesh.size
-    return events(told.timeline, told.program, name="predicted", first=size, memory=held)
+    return events(told.timeline, told.program, name="predicted", first=PREDICTED, memory=held)
 
 
-def _words(traced: Traced) -> Iterator[str]:
+def _words(traced: Traced, ranks: Sequence[int]) -> Iterator[str]:
     recording = traced.recording
     yield f"step {recording.step}, as it was recorded:"
-    yield from step_lines(recording.timeline, traced.program, memory=_held(traced))
+    held = _held(traced, ranks)
+    yield from step_lines(recording.timeline, traced.program, memory=held, ranks=ranks)
 
 
 def written(home: RunDirectory, start: Start, out: Path) -> str:
@@ -173,7 +188,7 @@ def _nothing(home: RunDirectory) -> Problem:
 def _parser() -> Parser:
     parser = Parser(
         "trace",
-        usage="RUN [--step N] [--predicted] [--ranks N …] [--out FILE]",
+        usage="RUN [--step N] [--predicted] [--ranks R] [--out FILE]",
         about=_ABOUT,
         examples=_EXAMPLES,
     )
@@ -181,12 +196,20 @@ def _parser() -> Parser:
     add("run", type=Path, metavar="RUN", help="a run")
     add("--step", type=int, metavar="N", help="only this one (default: all that were recorded)")
     add("--predicted", action="store_true", help="draw the step as it was foretold beside them")
-    add("--ranks", nargs="+", type=_rank, metavar="N", help="only these (default: all)")
+    add("--ranks", nargs="+", metavar="R", help="draw and tell of these only: 0,3,8-15")
     add("--out", type=Path, metavar="FILE", help="where to write (default: RUN/trace.json)")
     return parser
 
 
-def _rank(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"is {text!r}; write ranks, from 0 on")
-    return int(text)
+def _shown(texts: Sequence[str] | None) -> tuple[int, ...]:
+    """Read the ranks that are asked for; none for all.
+
+    Raises:
+        InputError: They are no ranks.
+    """
+    if texts is None:
+        return ()
+    found = listed(" ".join(texts))
+    if not found:
+        raise InputError(Problem("--ranks", f"is {' '.join(texts)!r}", "write ranks, as 0,3,8-15"))
+    return found

@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -111,6 +111,7 @@ def _read(arguments: Sequence[str]) -> tuple[Asked, argparse.Namespace, list[Pro
     if options.trace is not None and keys.run.get("record_every") == 0:
         rule = "record_every=0 records no step"
         problems.append(Problem("--trace", rule, "leave one of them out"))
+    problems += _trace_problems(options.trace)
     asked = Asked(
         next(iter(options.words), None),
         data,
@@ -124,6 +125,14 @@ def _read(arguments: Sequence[str]) -> tuple[Asked, argparse.Namespace, list[Pro
         options.cluster,
     )
     return asked, options, problems
+
+
+def _trace_problems(out: Path | None) -> Iterator[Problem]:
+    """Give what keeps the trace from being written, before the run."""
+    if out is not None and not out.parent.is_dir():
+        yield Problem("--trace", f"there is no directory {out.parent}", "make it first")
+    elif out is not None and out != Path() and (out.is_dir() or not os.access(out.parent, os.W_OK)):
+        yield Problem("--trace", f"{out} cannot be written", "name another file")
 
 
 def _parser() -> Parser:

@@ -39,6 +39,7 @@ FILE: Keys = {
     "part": Key("parts", tables, ()),
     "links": Key("links", table, None),
     "software": Key("software", numbers, {}),
+    "prior": Key("prior", numbers, {}),
 }
 
 DEVICE: Keys = {

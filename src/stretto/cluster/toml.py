@@ -96,8 +96,8 @@ def _cluster(tree: Mapping[str, Any], devices: int | None, findings: Findings) -
         return None
     total = sum(part.devices for part in parts)
     try:
-        software = tuple(head["software"].items())
-        cluster = Cluster(head["name"] or parts[0].device.name, parts, levels, links, software)
+        told = (tuple(head[name].items()) for name in ("software", "prior"))
+        cluster = Cluster(head["name"] or parts[0].device.name, parts, levels, links, *told)
         return cluster.at(devices or total)
     except ClusterError as error:
         _respell(error.problems, findings)

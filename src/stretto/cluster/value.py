@@ -49,6 +49,8 @@ class Cluster:
             in one direction; empty where nobody measured. Without a node level a device is a node.
         software: (constant, value) of our own runtime as it was measured here; what is left out is
             as everywhere.
+        prior: (constant, value in SI units) of what a calibration changed, as it was before any
+            did: other calibrations are held to that too.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Cluster:
     levels: tuple[Level, ...] = ()
     links: tuple[tuple[float, ...], ...] = ()
     software: tuple[tuple[str, float], ...] = ()
+    prior: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a cluster that cannot be.
@@ -115,7 +118,7 @@ class Cluster:
             joining = self.levels[len(common([part.levels for part in self.parts])) :]
             inner = common([part.levels for part in parts])
             levels = (*inner, *resized(joining, devices))
-        cluster = Cluster(self.name, parts, levels, software=self.software)
+        cluster = Cluster(self.name, parts, levels, (), self.software, self.prior)
         nodes = cluster.nodes
         links = tuple(row[:nodes] for row in self.links[:nodes]) if nodes <= self.nodes else ()
         return replace(cluster, links=links)
@@ -130,7 +133,7 @@ class Cluster:
         if len(self.parts) == 1:
             return self
         name, own = f"{self.name}[{index}]", replace(part, levels=())
-        return Cluster(name, (own,), part.levels, software=self.software)
+        return Cluster(name, (own,), part.levels, (), self.software, self.prior)
 
 
 def _filled(parts: Sequence[Part], devices: int) -> Iterator[Part]:
@@ -170,3 +173,6 @@ def _cluster_problems(cluster: Cluster) -> Iterator[Problem]:
     for name, value in cluster.software:
         if not (math.isfinite(value) and value >= 0):
             yield Problem(f"software.{name}", f"is {value:g}, below 0", "write 0 or more")
+    for name, value in cluster.prior:
+        if not (math.isfinite(value) and value > 0):
+            yield Problem(f"prior.{name}", f"is {value:g}, not above 0", "leave it out")

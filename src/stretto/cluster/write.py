@@ -42,6 +42,9 @@ def dumps(cluster: Cluster) -> str:
     if cluster.software:
         lines += ["", "[software]  # our own runtime, as measured here"]
         lines += [_line(name, value) for name, value in cluster.software]
+    if cluster.prior:
+        lines += ["", "[prior]  # what was calibrated, as it was before; in SI units"]
+        lines += [_line(json.dumps(name), value) for name, value in cluster.prior]
     return "\n".join(lines) + "\n"
 
 

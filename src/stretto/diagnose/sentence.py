@@ -8,13 +8,42 @@ from dataclasses import dataclass
 import numpy as np
 
 from stretto.diagnose.evidence import Evidence
-from stretto.diagnose.finding import Cause
+from stretto.diagnose.finding import Cause, Finding
 from stretto.diagnose.suspect import Fit
 from stretto.timeline.recorded import Counters
 from stretto.timeline.value import Ints
 from stretto.units import show_bytes, show_seconds
 
 MORE = "leave it more memory: smaller micro-batches, recomputation, fewer neighbours"
+
+
+def brief(finding: Finding) -> str:
+    """Give a cause and what it costs in a clause: ``rank 0 is slow, which costs 20.0 ms``."""
+    where, cost = finding.where, show_seconds(abs(finding.extra_s))
+    many = where == "all ranks" or where.startswith("ranks ")
+    are, hosts = ("are", "hosts") if many else ("is", "host")
+    match finding.cause:
+        case Cause.SLOW_RANK:
+            what = f"{where} {are} slow"
+        case Cause.SLOW_LINK if where.startswith("one of "):
+            what = f"one of the links of {where.removeprefix('one of ')} is slow"
+        case Cause.SLOW_LINK:
+            between = f"between {where.replace('–', ' and ')}" if "–" in where else f"of {where}"
+            what = f"the link {between} is slow"
+        case Cause.MEMORY_PRESSURE:
+            what = f"{where} {are} short of memory"
+        case Cause.DATA_WAIT:
+            what = f"{where} {'wait' if many else 'waits'} for data"
+        case Cause.HOST:
+            wait = "keep devices waiting" if many else "keeps its device waiting"
+            what = f"the {hosts} of {where} {wait}"
+        case Cause.WRONG_CONSTANT:
+            what = f"{where} is wrong"
+        case Cause.UNEXPLAINED:
+            there = "on all ranks" if where == "all ranks" else f"most of it in {where}"
+            less = "" if finding.extra_s >= 0 else " less than predicted"
+            return f"{cost}{less} unexplained, {there}"
+    return f"{what}, which {'costs' if finding.extra_s >= 0 else 'saves'} {cost}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,7 +102,7 @@ class Teller:
                 return (
                     f"messages between {what.where.replace('–', ' and ')} take {times} as long as "
                     f"predicted, all ranks being there, and no others take such a link; {cost}; "
-                    f"measure it (`stretto probe`): it is slow, or {passed} is too high"
+                    f"measure it with stretto probe: it is slow, or {passed} is too high"
                 )
             case Cause.SLOW_LINK:
                 unsure = what.where.startswith("one of ")
@@ -92,7 +121,7 @@ class Teller:
                 return (
                     f"what depends on {what.where} takes {times} as long as predicted, on all "
                     f"ranks alike; {cost}; the number of the cluster's file is {worse}: "
-                    f"`stretto calibrate` fits it{instead}"
+                    f"stretto calibrate fits it{instead}"
                 )
             case Cause.UNEXPLAINED | Cause.DATA_WAIT | Cause.HOST:
                 return self.kinds([fit], extra_s=extra_s)
@@ -118,7 +147,7 @@ class Teller:
         told = f", {show_seconds(between)} of it between two steps" if between else ""
         return (
             f"the device of {who} waits up to {show_seconds(longest_s)} for its host{told}; "
-            f"{cost}; save, evaluate and tell less often, or use larger blocks"
+            f"{cost}; save, evaluate and print less often, or use larger blocks"
         )
 
     def now_and_then(

@@ -31,7 +31,7 @@ def seen(web: Net, line: Timeline, *, taken: Parts, expected: Parts) -> Bools:
         expected: What was predicted.
     """
     known = taken.known
-    if "host" not in line.streams:  # it was simulated
+    if not line.measured:
         return known
     waited = np.append(_waited_s(line) > LEAST_WAIT * (line.stop_s - line.start_s), False)
     found = known & (taken.own_s > NOTHING * expected.own_s)

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from stretto.forecast.failures import Failures
-from stretto.forecast.interval import Intervals, intervals
+from stretto.forecast.interval import Intervals, alone, intervals, usual
 from stretto.forecast.play import Progress, play
 from stretto.forecast.result import Forecast
 from stretto.forecast.setup import Setup
 from stretto.forecast.spares import counts, with_spares
 
 _CURVE_RUNS, _SPARES_RUNS = 50, 100  # of each interval, of each number of spare nodes
+_FIRST_RUNS = 8  # if none of so many is done, nothing is compared
 
 Telling = Callable[[str, float], None]
 """Is told what is done, and which share of it."""
@@ -31,6 +32,11 @@ class Answer:
     forecast: Forecast
     intervals: Intervals
     spares: tuple[Forecast, ...]
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether no run is done, and so nothing else was tried."""
+        return self.forecast.given_up == len(self.forecast.finish_s) and not self.spares
 
 
 def answer(
@@ -56,6 +62,13 @@ def answer(
     def about(what: str) -> Progress | None:
         return None if telling is None else lambda share: telling(what, share)
 
+    if best_interval:
+        setup = replace(setup, checkpoint=usual(setup, failures))
+    first = min(runs, _FIRST_RUNS)
+    told = about(f"playing {first} runs")
+    (forecast,) = play([setup], failures, runs=first, seed=seed, progress=told)
+    if forecast.given_up == first and failures.components:
+        return Answer(forecast, alone(forecast), ())
     curve = intervals(
         setup, failures, runs=min(runs, _CURVE_RUNS), seed=seed,
         progress=about("trying intervals between checkpoints"),

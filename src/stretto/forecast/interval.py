@@ -10,7 +10,8 @@ import numpy as np
 
 from stretto.forecast.failures import Failures
 from stretto.forecast.play import Progress, play
-from stretto.forecast.setup import Setup
+from stretto.forecast.result import Forecast
+from stretto.forecast.setup import Checkpoint, Setup
 
 FLAT = 0.001
 """Of goodput: what is so near the best makes no difference."""
@@ -122,9 +123,8 @@ def intervals(
         progress: Is told now and then which share is done.
     """
     job, saved = setup.job, setup.checkpoint
-    mtbf_s = failures.unplanned.mtbf_s(devices=job.devices, nodes=job.nodes)
-    daly = daly_s(blocking_s=saved.blocking_s, mtbf_s=mtbf_s)
-    shortest = max(saved.background_s, saved.memory_every_s or 0.0, job.step_s)
+    mtbf_s, young, daly = _closed(setup, failures)
+    shortest = _shortest(setup)
     centre = min(max(daly, shortest), job.work_s)
     low, high = max(centre / _SPAN, shortest), max(min(centre * _SPAN, job.work_s), shortest)
     halves = (None, None) if progress is None else (_part(progress, 0.0), _part(progress, 0.5))
@@ -141,9 +141,37 @@ def intervals(
         tuple(every),
         tuple(found[e] for e in every),
         mtbf_s,
-        young_s(blocking_s=saved.blocking_s, mtbf_s=mtbf_s),
+        young,
         daly,
     )
+
+
+def usual(setup: Setup, failures: Failures) -> Checkpoint:
+    """Give checkpoints as often as the closed form says, or as is allowed: a first guess."""
+    longest = max(_shortest(setup), setup.job.work_s)
+    daly = min(max(_closed(setup, failures)[2], _shortest(setup)), longest)
+    (every_s,) = _steps(daly, daly, count=1, setup=setup)
+    return replace(setup.checkpoint, every_s=every_s)
+
+
+def alone(forecast: Forecast) -> Intervals:
+    """Give an interval that was played, where no other was."""
+    every_s = forecast.setup.checkpoint.every_s
+    closed = _closed(forecast.setup, forecast.failures)
+    return Intervals((every_s,), (float(forecast.goodput.mean()),), *closed)
+
+
+def _closed(setup: Setup, failures: Failures) -> tuple[float, float, float]:
+    """Give the seconds between failures that lose work, and Young's and Daly's intervals."""
+    blocking_s = setup.checkpoint.blocking_s
+    mtbf_s = failures.unplanned.mtbf_s(devices=setup.job.devices, nodes=setup.job.nodes)
+    young = young_s(blocking_s=blocking_s, mtbf_s=mtbf_s)
+    return mtbf_s, young, daly_s(blocking_s=blocking_s, mtbf_s=mtbf_s)
+
+
+def _shortest(setup: Setup) -> float:
+    saved = setup.checkpoint
+    return max(saved.background_s, saved.memory_every_s or 0.0, setup.job.step_s)
 
 
 def _steps(low: float, high: float, *, count: int, setup: Setup) -> Sequence[float]:

@@ -19,6 +19,9 @@ Mask = NDArray[np.bool_]
 GIVE_UP = 10.0
 """Times the seconds without failures after which a run is given up."""
 
+HOPELESS = 1000
+"""Failures after which a run is given up that has done less than half of what it would need to."""
+
 FREE = np.inf
 """When a node comes back that is not away."""
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from stretto.forecast.draws import Draws, Number, Source
 from stretto.forecast.failures import Failures
-from stretto.forecast.lanes import FREE, Lanes, Mask, Terms, lanes, taken, terms
+from stretto.forecast.lanes import FREE, HOPELESS, Lanes, Mask, Terms, lanes, taken, terms
 from stretto.forecast.result import PARTS, Forecast
 from stretto.forecast.setup import Setup
 
@@ -122,7 +122,9 @@ def _until_event(flock: Lanes, own: Terms) -> Mask:
     stored = np.floor(np.maximum(running - own.background_s, 0.0) / period + _EPS) // own.stored
     flock.disk = np.where(stored > 0, flock.at + stored * own.stored, flock.disk)
     flock.at = np.where(ends, flock.reached, flock.at + whole)
-    return np.asarray(ends | (flock.clock_s > own.limit_s))
+    late = flock.clock_s > own.limit_s
+    slow = flock.at / own.snapshots < flock.clock_s / own.limit_s / 2
+    return np.asarray(ends | late | (slow & (flock.failure >= HOPELESS)))
 
 
 def _boundary(seconds: Number, start_s: Number, period: Number) -> Number:

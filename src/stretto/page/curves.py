@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stretto.errors import InputError, Problem
+from stretto.page.head import typical
 from stretto.page.incidents import incidents
 from stretto.page.metrics import Column, Metrics, Table
+from stretto.page.origin import predicted_bytes, predicted_mfu
 from stretto.page.packed import packed
+from stretto.page.standing import begun
 from stretto.page.subject import Subject
 
 BINS = 1333
@@ -68,9 +72,10 @@ def data(subject: Subject) -> dict[str, Any] | None:
     tables = {name: metrics.table() for name, metrics in drawn.items()}
     return {
         "charts": _charts(tables.values()),
-        "runs": [thinned(name, drawn[name], table) for name, table in tables.items()],
+        "runs": [
+            _thinned(subject, name, drawn[name], table=table) for name, table in tables.items()
+        ],
         "choices": [name for name, _ in subject.others],
-        "predicted": _predicted(subject),
         "steps": subject.steps,
     }
 
@@ -92,7 +97,26 @@ def answer(subject: Subject, query: Mapping[str, str]) -> dict[str, Any]:
     metrics = ({subject.title: subject.metrics} | dict(subject.others))[name]
     table = metrics.read(within_s=PATIENCE_S)
     first, last = _number(query, "from", -np.inf), _number(query, "to", np.inf)
-    return thinned(name, metrics, table, first=first, last=last) | {"charts": _charts([table])}
+    found = _thinned(subject, name, metrics, table=table, first=first, last=last)
+    return found | {"charts": _charts([table])}
+
+
+def _thinned(
+    subject: Subject,
+    name: str,
+    metrics: Metrics,
+    *,
+    table: Table,
+    first: float = -np.inf,
+    last: float = np.inf,
+) -> dict[str, Any]:
+    """Give the curves of a run on the page of `subject`, and what was foretold of it."""
+    since = begun(metrics.path.parent)
+    now = _predicted(subject, table.since(since)) if name == subject.title else {}
+    return thinned(name, metrics, table, first=first, last=last) | {
+        "foretold": foretold(table, since=since, now=now),
+        "summary": summary(table, since=since),
+    }
 
 
 def thinned(
@@ -177,16 +201,65 @@ def _charts(tables: Iterable[Table]) -> list[dict[str, Any]]:
     ]
 
 
-def _predicted(subject: Subject) -> dict[str, float]:
-    """Give what was foretold of each chart that has one."""
+def _predicted(subject: Subject, recent: Table) -> dict[str, float]:
+    """Give what is foretold of each chart that has one, for the plan that the run has now.
+
+    Args:
+        subject: The run.
+        recent: Its metrics since it has that plan.
+    """
     step_s = subject.predicted_s
-    share = float(subject.estimate.time.total_s) / step_s
     return {
         "step_s": step_s,
         "tokens_per_s": subject.tokens / step_s,
-        "mfu": float(subject.estimate.mfu) * share,
-        "memory_bytes": float(subject.estimate.memory.total_bytes),
+        "mfu": predicted_mfu(subject, recent),
+        "memory_bytes": predicted_bytes(subject),
     }
+
+
+def foretold(table: Table, *, since: int, now: Mapping[str, float]) -> dict[str, list[list[float]]]:
+    """Give, of each chart that has one, [first step, last step, value] of every prediction.
+
+    A run that went on under another plan has one for each: what it wrote down as it went.
+
+    Args:
+        table: Its metrics.
+        since: Steps that were done before its last start.
+        now: What the page foretells of the steps since; empty where it foretells nothing.
+    """
+    found: dict[str, list[list[float]]] = {name: [] for name in ("step_s", "tokens_per_s", "mfu")}
+    step = table["step"]
+    written = np.searchsorted(step, since, side="right") if now else table.rows
+    told_s = np.nan_to_num(table["predicted_s"][:written])
+    edges = [0, *(np.flatnonzero(np.diff(told_s)) + 1), written]
+    for start, stop in itertools.pairwise(edges if written else []):
+        if told_s[start] <= 0:  # nobody foretold anything
+            continue
+        ends, value_s = [float(step[start]), float(step[stop - 1])], float(told_s[start])
+        found["step_s"].append([*ends, value_s])
+        for name in ("tokens_per_s", "mfu"):  # tokens, and shares of a second, that a step takes
+            each = table[name][start:stop] * table["step_s"][start:stop]
+            if np.isfinite(each).any():
+                found[name].append([*ends, float(np.nanmedian(each)) / value_s])
+    first = float(step[written]) if written < table.rows else float(since)
+    last = float(step[-1]) if table.rows else first
+    for name, value in now.items():
+        found.setdefault(name, []).append([first, last, value])
+    return {name: pieces for name, pieces in found.items() if pieces}
+
+
+def summary(table: Table, *, since: int) -> dict[str, float | None]:
+    """Give the figures by which runs are compared: the last ones, and what a step takes usually."""
+    found: dict[str, float | None] = {}
+    for name in ("loss", "valid_loss"):
+        known = np.flatnonzero(np.isfinite(table[name]))
+        found[name] = float(table[name][known[-1]]) if len(known) else None
+        found[f"{name}_step"] = float(table["step"][known[-1]]) if len(known) else None
+    recent = table.since(since)
+    for name in ("step_s", "tokens_per_s"):
+        found[name] = typical(recent[name])
+    found["step"] = float(table["step"][-1]) if table.rows else None
+    return found
 
 
 def _number(query: Mapping[str, str], name: str, usual: float) -> float:

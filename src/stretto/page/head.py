@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
+import datetime
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from stretto.diagnose.compare import compare
 from stretto.diagnose.diagnose import diagnose
-from stretto.diagnose.finding import Cause
+from stretto.diagnose.sentence import brief
 from stretto.errors import InputError
 from stretto.page import step_read
 from stretto.page.metrics import Table
+from stretto.page.origin import lost, origins, predicted_bytes, predicted_mfu, show
+from stretto.page.standing import State, begun, state
 from stretto.page.subject import Subject
 from stretto.report.quantities import change, counted, money, step
 from stretto.timeline.recorded import recorded_steps
@@ -26,12 +29,52 @@ RECENT = 200
 
 _WARM_UP = 3  # first steps of a run, which take longer
 _CLOSE, _FAR = 0.05, 0.20  # shares by which a prediction may be off
-_SILENT_S = 120.0  # after which a run that wrote nothing is taken to have stopped
+_CAUSES = 2  # that a verdict names
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """How far a run is.
+
+    Attributes:
+        table: All its metrics.
+        recent: Those of the steps since its last start, which its plan is of.
+        begun: Steps that were done before that.
+        state: Whether it goes on.
+    """
+
+    table: Table
+    recent: Table
+    begun: int
+    state: State
+
+
+def now(subject: Subject) -> Now:
+    """Give how far a run is; of a plan, nothing."""
+    if subject.metrics is None or subject.run is None:
+        return Now(Table(), Table(), 0, "")
+    table, since = subject.metrics.table(), begun(subject.run)
+    recent = table.since(since)
+    done = int(table.last.get("step", 0))
+    slow_s = typical(recent["step_s"]) or typical(table["step_s"]) or 0.0
+    standing = state(subject.run, step=done, steps=subject.steps, step_s=slow_s)
+    return Now(table, recent, since, standing)
 
 
 def data(subject: Subject) -> dict[str, Any]:
     """Give the head."""
     return _data(subject, finding(subject))
+
+
+def still(subject: Subject, progress: Callable[[str], None]) -> dict[str, Any]:
+    """Give the head as a file shows it, which cannot know whether a run still goes on.
+
+    Args:
+        subject: What it is of.
+        progress: Told nothing: it is made at once.
+    """
+    written = f"{datetime.datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"
+    return _data(subject, finding(subject), written=written)
 
 
 def answer(subject: Subject, query: Mapping[str, str]) -> dict[str, Any]:
@@ -45,20 +88,24 @@ def answer(subject: Subject, query: Mapping[str, str]) -> dict[str, Any]:
     return _data(subject, finding(subject) if known is None else known)
 
 
-def _data(subject: Subject, found: str) -> dict[str, Any]:
-    table = Table() if subject.metrics is None else subject.metrics.table()
+def _data(subject: Subject, found: str, *, written: str = "") -> dict[str, Any]:
+    at = now(subject)
+    going = at.state in ("starting", "running", "stopped")
     return {
         "title": heading(subject),
-        "tab": _tab(subject, table),
-        "state": state(subject, table),
+        "tab": _tab(subject, at),
+        "state": at.state,
+        "badge": f"not finished when this was written, {written}"
+        if going and written
+        else at.state,
         "verdict": verdict(subject, found),
         "finding": found,
         "figures": [
             {"label": label, "value": value, "note": note, "tone": tone}
-            for label, value, note, tone in _figures(subject, table)
+            for label, value, note, tone in _figures(subject, at, live=not written)
         ],
-        "facts": [list(fact) for fact in subject.words],
-        "notes": [{"tone": tone, "text": text} for text, tone in _notes(subject, table)],
+        "facts": [list(fact) for fact in (*subject.words, *origins(subject))],
+        "notes": [{"tone": tone, "text": text} for text, tone in _notes(subject, at)],
     }
 
 
@@ -68,20 +115,23 @@ def heading(subject: Subject) -> str:
     return subject.title if model in subject.title else f"{subject.title} — {model}"
 
 
-def _tab(subject: Subject, table: Table) -> str:
+def _tab(subject: Subject, at: Now) -> str:
     """Give what the browser's tab says: first what tells it from those beside it, which is cut."""
-    match now := state(subject, table):
+    match at.state:
         case "running":
-            words = [f"{100 * int(table.last['step']) // subject.steps} %"]
-        case "stopped":
-            words = [now]
-        case _:
+            words = [f"{100 * int(at.table.last['step']) // subject.steps} %"]
+        case "starting" | "stopped":
+            words = [at.state]
+        case "" | "finished":
             words = []
     return " · ".join([*words, heading(subject), "Stretto"])
 
 
 def finding(subject: Subject) -> str:
-    """Give in words what costs the most in the newest recorded step; nothing if nothing does."""
+    """Give in a sentence what costs the most in the newest recorded step; nothing if nothing does.
+
+    It names the step: that one may be far from the median of all.
+    """
     program, predicted = subject.program, subject.predicted
     if subject.run is None or program is None or predicted is None or not predicted.finished:
         return ""
@@ -96,15 +146,12 @@ def finding(subject: Subject) -> str:
     if not recording.timeline.finished:
         return ""
     compared = compare(predicted, recording.timeline, program=program)
-    for found in diagnose(
-        compared, cluster=subject.cluster, stack=subject.stack, recording=recording
-    ):
-        if found.cause is Cause.UNEXPLAINED:
-            return f"{step(abs(found.extra_s))} unexplained ({found.where})"
-        if found.extra_s > 0:
-            return f"{found.cause} {found.where} costs {step(found.extra_s)}"
-        return f"{found.cause} {found.where}: {step(-found.extra_s)} less than predicted"
-    return ""
+    found = diagnose(compared, cluster=subject.cluster, stack=subject.stack, recording=recording)
+    took_s = recording.timeline.step_s
+    sign = 1.0 if took_s >= predicted.step_s else -1.0
+    told = sorted(found, key=lambda one: -sign * one.extra_s)
+    causes = [brief(one) for one in told if sign * one.extra_s > 0][:_CAUSES]
+    return f"In step {steps[-1]:,} ({step(took_s)}): {'; '.join(causes)}." if causes else ""
 
 
 def verdict(subject: Subject, found: str = "") -> str:
@@ -114,22 +161,21 @@ def verdict(subject: Subject, found: str = "") -> str:
         subject: What it is of.
         found: What `finding` gives.
     """
-    table = Table() if subject.metrics is None else subject.metrics.table()
-    measured_s = typical(table["step_s"])
     told = step(subject.predicted_s)
-    if measured_s is not None:
-        off = change(measured_s / subject.predicted_s)
-        why = f": {found}" if found else ""
-        return f"Predicted {told} a step, measured {step(measured_s)} ({off}){why}."
     if subject.metrics is not None:
-        return f"Predicted {told} a step; nothing is measured yet."
-    estimate = subject.estimate
-    has, needs = subject.cluster.memory_bytes, float(estimate.memory.total_bytes)
+        at = now(subject)
+        since = f" since step {at.begun:,}" if at.begun else ""
+        if (measured_s := typical(at.recent["step_s"])) is None:
+            return f"Predicted {told} a step; nothing is measured yet{since}."
+        off = change(measured_s / subject.predicted_s)
+        said = f"Predicted {told} a step, measured {step(measured_s)}{since} ({off})."
+        return f"{said} {found}" if found else said
+    needs, has = predicted_bytes(subject), subject.cluster.memory_bytes
     room = "which fits" if needs <= has else "which does not fit"
     return (
         f"A step takes {told}: {show_count(subject.tokens / subject.predicted_s)} tokens a second "
-        f"at {_mfu(subject):.1%} MFU, with {_bytes(needs)} of {_bytes(has)} on the fullest "
-        f"rank, {room}."
+        f"at {predicted_mfu(subject, Table()):.1%} MFU, with {show(needs)} of {show(has)} on the "
+        f"fullest rank, {room}."
     )
 
 
@@ -140,79 +186,61 @@ def typical(values: np.ndarray[Any, Any]) -> float | None:
     return float(np.median(recent)) if len(recent) else None
 
 
-def _figures(subject: Subject, table: Table) -> Iterator[tuple[str, str, str, Tone]]:
-    predicted_s, measured_s = subject.predicted_s, typical(table["step_s"])
-    yield "Predicted step", step(predicted_s), "", ""
+def _figures(subject: Subject, at: Now, *, live: bool) -> Iterator[tuple[str, str, str, Tone]]:
+    predicted_s, measured_s = subject.predicted_s, typical(at.recent["step_s"])
+    yield "Predicted step", step(predicted_s), "expected, with chance" if lost(subject) else "", ""
     if measured_s is not None:
         off = abs(measured_s / predicted_s - 1)
         tone: Tone = "good" if off <= _CLOSE else "warn" if off <= _FAR else "bad"
         yield "Measured step", step(measured_s), change(measured_s / predicted_s), tone
-    speed, mfu = typical(table["tokens_per_s"]), typical(table["mfu"])
+    speed, mfu = typical(at.recent["tokens_per_s"]), typical(at.recent["mfu"])
     told = f"predicted {show_count(subject.tokens / predicted_s)}" if speed else "predicted"
     yield "Tokens a second", show_count(speed or subject.tokens / predicted_s), told, ""
-    told = f"predicted {_mfu(subject):.1%}" if mfu else "predicted"
-    yield "MFU", f"{mfu or _mfu(subject):.1%}", told, ""
-    needs, has = float(subject.estimate.memory.total_bytes), subject.cluster.memory_bytes
-    held = table.last.get("memory_bytes")
+    foretold = predicted_mfu(subject, at.recent)
+    told = "predicted" if mfu is None else f"predicted {foretold:.1%}"
+    yield "MFU", f"{mfu or foretold:.1%}", told, ""
+    needs, has = predicted_bytes(subject), subject.cluster.memory_bytes
+    held = at.recent["memory_bytes"]
     tone = "bad" if needs > has else ""
-    if isinstance(held, int | float):
-        yield "Memory of a rank", _bytes(held), f"predicted {_bytes(needs)}", tone
+    if len(held) and np.isfinite(held[-1]):
+        yield "Memory of a rank", show(held[-1]), f"predicted {show(needs)}", tone
     else:
-        yield "Memory of a rank", _bytes(needs), f"of {_bytes(has)}", tone
-    yield from _progress(subject, table)
+        yield "Memory of a rank", show(needs), f"of {show(has)}", tone
+    yield from _progress(subject, at, live=live)
     price = float(subject.estimate.bill.money) / float(subject.estimate.time.total_s) * 3600
     if price > 0:
         yield "Price", money(price), "an hour, all devices", ""
 
 
-def _progress(subject: Subject, table: Table) -> Iterator[tuple[str, str, str, Tone]]:
-    last = table.last
+def _progress(subject: Subject, at: Now, *, live: bool) -> Iterator[tuple[str, str, str, Tone]]:
+    last = at.table.last
     if isinstance(loss := last.get("loss"), float):
-        held = table["valid_loss"]
-        known = held[np.isfinite(held)]
-        yield "Loss", f"{loss:.3f}", f"held-out {known[-1]:.3f}" if len(known) else "", ""
-    if table.rows:
-        at, eta_s = int(last["step"]), last.get("eta_s")
-        left = f"{show_seconds(eta_s)} to go" if isinstance(eta_s, float) and eta_s else "done"
-        yield "Step", f"{at:,}", f"of {subject.steps:,}, {left}", ""
+        held, steps = at.table["valid_loss"], at.table["step"]
+        known = np.flatnonzero(np.isfinite(held))
+        told = f"held-out {held[known[-1]]:.3f}" if len(known) else ""
+        if told and known[-1] < at.table.rows - 1:
+            told += f" (step {int(steps[known[-1]]):,})"
+        yield "Loss", f"{loss:.3f}", told, ""
+    if at.table.rows:
+        done, eta_s = int(last["step"]), last.get("eta_s")
+        left = f", {show_seconds(eta_s)} to go" if isinstance(eta_s, float) and eta_s else ""
+        match at.state:
+            case "finished":
+                left = ", done"
+            case "running" if live:
+                pass
+            case "" | "starting" | "running" | "stopped":
+                left = ""
+        yield "Step", f"{done:,}", f"of {subject.steps:,}{left}", ""
 
 
-def state(subject: Subject, table: Table) -> str:
-    """Give whether a run is done, goes on, or has stopped; nothing for a plan."""
-    if subject.metrics is None:
-        return ""
-    if not table.rows:
-        return "not begun"
-    if int(table.last["step"]) >= subject.steps:
-        return "finished"
-    try:
-        silent_s = time.time() - subject.metrics.path.stat().st_mtime
-    except OSError:
-        silent_s = float("inf")
-    slow = typical(table["step_s"]) or 0.0
-    return "running" if silent_s < max(_SILENT_S, 20 * slow) else "stopped"
-
-
-def _notes(subject: Subject, table: Table) -> Iterator[tuple[str, Tone]]:
-    needs, has = float(subject.estimate.memory.total_bytes), subject.cluster.memory_bytes
+def _notes(subject: Subject, at: Now) -> Iterator[tuple[str, Tone]]:
+    needs, has = predicted_bytes(subject), subject.cluster.memory_bytes
     if needs > has:
-        more = _bytes(needs - has)
+        more = show(needs - has)
         yield f"The fullest rank needs {more} more than its device has.", "bad"
-    skipped = int((table["applied"] == 0).sum())
+    skipped = int((at.table["applied"] == 0).sum())
     if skipped:
         what = counted(skipped, "step")
         yield f"{what} did not count: loss or gradient was not finite.", "warn"
-    yield from ((note, "") for note in subject.notes)
-
-
-def _bytes(value: float) -> str:
-    """Give bytes in three digits, which is what a figure has room for: ``1.4 GiB``."""
-    for unit, size in (("TiB", 2.0**40), ("GiB", 2.0**30), ("MiB", 2.0**20), ("KiB", 2.0**10)):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value:.0f} B"
-
-
-def _mfu(subject: Subject) -> float:
-    """Give the MFU of the predicted step."""
-    return float(subject.estimate.mfu * subject.estimate.time.total_s) / subject.predicted_s
+    yield from ((note.replace("`", ""), "") for note in subject.notes)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import tomllib
 import unicodedata
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from stretto.page.metrics import Table
+from stretto.page.standing import changed, starts
 from stretto.report.quantities import counted
 
 MOST = 200
@@ -30,7 +32,8 @@ class Incident:
     Attributes:
         kind: What.
         step: At which step; None where nobody wrote it down.
-        when: Date and time; empty where nobody wrote it down.
+        when: Date and time; empty where nobody wrote it down, and with ``about`` before it where
+            it follows from the start and the steps since.
         text: What there is to say.
     """
 
@@ -41,19 +44,80 @@ class Incident:
 
 
 def incidents(run: Path, table: Table) -> list[dict[str, Any]]:
-    """Give what happened to a run, as JSON.
+    """Give what happened to a run in the order of time, as JSON.
 
     Args:
         run: Its directory.
         table: Its metrics.
     """
+    begun = [*_starts(starts(run))]
     found = [
-        *_thinned([*_starts(run / "environment.json")]),
+        *_thinned(begun),
         *_thinned([*_told(run / "incidents.jsonl")]),
         *_thinned([*_skipped(table)]),
-        *_thinned([Incident("checkpoint", step, "", plain(name)) for step, name in table.saved]),
+        *_thinned([*_saved(run, table)]),
     ]
-    return [asdict(incident) for incident in found]
+    clock = _Clock(begun, table)
+    found.sort(key=lambda incident: -1 if incident.step is None else incident.step)
+    known = [clock.when(incident) for incident in found]
+    times, after = list[float](), float("inf")
+    for at in reversed(known):  # what has no time was before the next that has one
+        after = after if at is None else at
+        times.append(after)
+    order = sorted(range(len(found)), key=times[::-1].__getitem__)
+    return [asdict(_placed(found[i], known[i])) for i in order]
+
+
+class _Clock:
+    """When steps ended, as far as starts and the seconds of steps say."""
+
+    def __init__(self, begun: Sequence[Incident], table: Table) -> None:
+        self.step, self.seconds = table["step"], np.nancumsum(table["step_s"])
+        self.begun = [(s.step, at) for s in begun if s.step is not None and (at := _at(s.when))]
+
+    def when(self, incident: Incident) -> float | None:
+        """Give when something happened, in seconds since 1970; None if nothing says it."""
+        if (at := _at(incident.when)) is not None:
+            return at
+        if incident.step is None:
+            return None
+        before = [(step, at) for step, at in self.begun if step < incident.step]
+        if not before:
+            return None
+        step, at = before[-1]
+        return at + self._since_start(incident.step) - self._since_start(step)
+
+    def _since_start(self, step: int) -> float:
+        row = int(np.searchsorted(self.step, step, side="right")) - 1
+        return float(self.seconds[row]) if row >= 0 else 0.0
+
+
+def _at(when: str) -> float | None:
+    try:
+        at = datetime.fromisoformat(when)
+    except ValueError:
+        return None
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+
+
+def _utc(seconds: float) -> str:
+    at = datetime.fromtimestamp(0, UTC) + timedelta(seconds=seconds)
+    return at.isoformat(timespec="seconds")
+
+
+def _placed(incident: Incident, at: float | None) -> Incident:
+    """Give a checkpoint or a lost step with about the time at which it happened."""
+    if incident.when or at is None:
+        return incident
+    return replace(incident, when=f"about {_utc(at)}")
+
+
+def _saved(run: Path, table: Table) -> Iterator[Incident]:
+    """Give the checkpoints; those that are still there say when they were written."""
+    for step, name in table.saved:
+        plainly = plain(name)
+        at = changed(run / "checkpoints" / f"step-{step:08d}")
+        yield Incident("checkpoint", step, _utc(at) if at else "", plainly)
 
 
 def plain(value: object) -> str:
@@ -62,12 +126,7 @@ def plain(value: object) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
-def _starts(path: Path) -> Iterator[Incident]:
-    try:
-        starts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return
-    found = [s for s in starts if isinstance(s, dict)] if isinstance(starts, list) else []
+def _starts(found: Sequence[Mapping[str, Any]]) -> Iterator[Incident]:
     for before, start in zip([None, *found], found, strict=False):
         machine, versions = _dict(start.get("machine")), _dict(start.get("versions"))
         ranks = start.get("ranks")
@@ -82,7 +141,7 @@ def _starts(path: Path) -> Iterator[Incident]:
         yield Incident(kind, _step(start), plain(start.get("started", "")), plain(text))
 
 
-def _plan(start: dict[str, Any]) -> dict[str, str]:
+def _plan(start: Mapping[str, Any]) -> dict[str, str]:
     """Give the plan of a start, each of its keys with its value; nothing where nobody kept it."""
     try:
         return dict(_flat(tomllib.loads(str(start.get("plan", "")))))
@@ -140,7 +199,7 @@ def _thinned(found: Sequence[Incident]) -> Sequence[Incident]:
     return [found[i] for i in np.linspace(0, len(found) - 1, MOST).astype(int)]
 
 
-def _step(tree: dict[str, Any]) -> int | None:
+def _step(tree: Mapping[str, Any]) -> int | None:
     step = tree.get("step")
     return step if type(step) is int else None
 

@@ -27,6 +27,8 @@ POINTS = 1200
 
 PROCESS = "process"
 """What a rank holds throughout besides the program's buffers: its interpreter and libraries."""
+KEPT = "kept"
+"""What else is measured and no buffer holds: most of it was freed and the allocator keeps it."""
 
 
 def data(subject: Subject) -> dict[str, Any] | None:
@@ -86,7 +88,7 @@ def picture(subject: Subject, recording: Recording | None) -> dict[str, Any]:
     known = [rank for rank in dict.fromkeys(order) if np.isfinite(highest[rank])]
     return {
         "ranks": size,
-        "kinds": [PROCESS, *NAMES],
+        "kinds": [PROCESS, *NAMES, KEPT],
         "step": None if recording is None else recording.step,
         "step_s": [predicted.step_s, *([recording.timeline.step_s] if recording else [])],
         "player": packed(_players(predicted, size), dtype="int32"),
@@ -108,10 +110,10 @@ def curves(subject: Subject, recording: Recording | None, rank: int) -> dict[str
     found["predicted"] = _packed(subject.held(player), program, rank)
     if recording is not None:
         for player in players(recording.timeline, [rank]):
+            line = curve(recording.timeline, program, player)
             held = recording.memory_bytes
-            line = curve(recording.timeline, program, player, measured_bytes=held)
-            least = int(line.held_bytes["other"].min())
-            found["measured"] = _packed(line, program, rank, process_bytes=least)
+            whole = curve(recording.timeline, program, player, measured_bytes=held)
+            found["measured"] = _packed(whole, program, rank, ours=line)
     return found
 
 
@@ -201,16 +203,21 @@ def _fullest(line: MemoryCurve) -> Ints:
 
 
 def _packed(
-    line: MemoryCurve, program: Program, rank: int, *, process_bytes: int = 0
+    line: MemoryCurve, program: Program, rank: int, *, ours: MemoryCurve | None = None
 ) -> dict[str, Any]:
+    """Give a curve as JSON; `ours` is what of a measured one the program's buffers hold."""
     stage, at = program.of(rank), thinned(line, POINTS)
     names: dict[str, int] = {}
     made = [
         names.setdefault(label(program, stage, stage.instructions[i]) if i >= 0 else "", len(names))
         for i in line.made[at]
     ]
-    held = np.stack([np.full(len(at), process_bytes), *(line.held_bytes[n][at] for n in NAMES)])
-    held[1 + NAMES.index("other")] -= process_bytes
+    buffers = line if ours is None else ours
+    rest = line.total_bytes - buffers.total_bytes
+    throughout = np.full(len(at), rest.min())
+    held = np.stack(
+        [throughout, *(buffers.held_bytes[n][at] for n in NAMES), rest[at] - rest.min()]
+    )
     return {
         "seconds": packed(line.times_s[at], dtype="float32"),
         "bytes": packed(held, dtype="float64"),

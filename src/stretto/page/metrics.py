@@ -7,7 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,13 @@ class Table:
         """Give a column; all NaN where no record has it."""
         column = self.columns.get(name)
         return np.full(self.rows, np.nan) if column is None else column
+
+    def since(self, step: int) -> Table:
+        """Give what was read of the steps after `step`."""
+        first = int(np.searchsorted(self["step"], step, side="right"))
+        columns = {name: column[first:] for name, column in self.columns.items()}
+        saved = tuple(one for one in self.saved if one[0] > step)
+        return replace(self, rows=self.rows - first, columns=columns, saved=saved)
 
 
 class Metrics:

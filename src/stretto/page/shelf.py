@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import threading
+import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 from stretto.page.curves import PATIENCE_S
-from stretto.page.head import state
+from stretto.page.head import now as standing
+from stretto.page.incidents import plain
 from stretto.page.metrics import Metrics
 from stretto.page.sections import Data, Section
+from stretto.page.standing import changed, state, wrote
 from stretto.page.subject import Subject
 from stretto.timeline.recorded import recorded_steps
 
@@ -38,7 +42,7 @@ class Shelf:
         self._drawn: dict[tuple[str, str], tuple[object, Data]] = {}
 
     def runs(self) -> Mapping[str, Path]:
-        """Give every run by its name, the one that wrote last first."""
+        """Give every run by its name, the one that began or wrote last first."""
         paths: list[Path] = []
         for place in self._places:
             if _is_run(place):
@@ -46,7 +50,7 @@ class Shelf:
             elif place.is_dir():
                 paths += (path for path in place.iterdir() if _is_run(path))
         paths = list(dict.fromkeys(path.resolve() for path in paths))
-        paths.sort(key=lambda path: _changed(path / "metrics.jsonl"), reverse=True)
+        paths.sort(key=wrote, reverse=True)
         for parts in (1, 2):  # of a path make its name, if they tell all runs apart
             named = {"/".join(path.parts[-parts:]): path for path in paths}
             if len(named) == len(paths):
@@ -59,7 +63,9 @@ class Shelf:
         Raises:
             KeyError: There is no such run.
         """
-        path = self.runs()[name]
+        return self._read(self.runs()[name])
+
+    def _read(self, path: Path) -> Metrics:
         with self._lock:
             return self._metrics.setdefault(path, Metrics(path / "metrics.jsonl"))
 
@@ -74,10 +80,11 @@ class Shelf:
         path, now = runs[name], decided(runs[name])
         with self._one_at_a_time(name):  # sections are asked for side by side; one of them makes it
             kept = self._subjects.get(name)
+            others = tuple((k, self._read(other)) for k, other in runs.items() if k != name)
             if kept is None or kept[0] != now:
-                others = [(other, self.metrics(other)) for other in runs if other != name]
-                kept = (now, self._make(path, self.metrics(name), others))
-                self._subjects[name] = kept
+                kept = self._subjects[name] = (now, self._make(path, self.metrics(name), others))
+            elif {*kept[1].others} != {*others}:  # one was begun since, or deleted
+                kept = self._subjects[name] = (now, kept[1].among(others))
         return kept[1]
 
     def data(self, name: str, section: Section) -> Data:
@@ -121,31 +128,68 @@ class Shelf:
                 return recorded_steps(self.runs()[name])
             case "metrics":
                 table = self.metrics(name).read(within_s=PATIENCE_S)
-                return table.rows, table.share, state(subject, table)
+                return table.rows, table.share, standing(subject).state
 
     def listed(self) -> list[dict[str, Any]]:
         """Give a line on every run."""
         return [
-            {"name": name, "changed": _changed(path / "metrics.jsonl"), **_last(path)}
+            {"name": name, "changed": wrote(path), **line(path)}
             for name, path in self.runs().items()
         ]
 
 
 def decided(path: Path) -> object:
     """Give something that changes when what decides a run does."""
-    return tuple(_changed(path / file) for file in _DECIDING)
+    return tuple(changed(path / file) for file in _DECIDING)
 
 
 def _is_run(path: Path) -> bool:
     return (path / "recipe.toml").is_file()
 
 
-def _changed(path: Path) -> float:
-    """Give the time of the last change; 0 for what is not there."""
+def line(path: Path) -> dict[str, Any]:
+    """Give what a list says of a run: how far it is, its model and its plan."""
+    last, told = _last(path), _told(path, decided(path))
+    steps = int(told.get("steps") or last.get("steps", 0))
+    done, step_s = int(last.get("step", 0)), float(last.get("step_s", 0.0))
+    now = state(path, step=done, steps=steps, step_s=step_s)
+    return {**last, **told, "steps": steps, "state": now}
+
+
+@lru_cache(maxsize=4096)
+def _told(path: Path, decided: object) -> dict[str, Any]:
+    """Give of a run its steps, its model and its plan, in words; less where less can be read.
+
+    Args:
+        path: Its directory.
+        decided: What changes when these do.
+    """
+    plan, recipe = (_tree(path / name, tomllib.loads) for name in ("plan.toml", "recipe.toml"))
+    mesh, batch = _part(plan, "mesh"), _part(plan, "batch")
+    axes = [f"{k} {v}" for k, v in mesh.items() if type(v) is int and v > 1]
+    words = [" × ".join(axes) or "one rank"] if mesh else []
+    if {"sequences", "seq"} <= batch.keys():
+        words.append(f"{batch['sequences']} sequences × {batch['seq']} tokens")
+    steps, model = _part(recipe, "recipe").get("steps"), _tree(path / "config.json", json.loads)
+    return {
+        "steps": steps if type(steps) is int else 0,
+        "model": plain(model.get("_name_or_path") or ""),
+        "plan": plain("; ".join(words)),
+    }
+
+
+def _tree(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+    """Give what is in a file; nothing if it is broken."""
     try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0
+        found = parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _part(tree: Mapping[str, Any], name: str) -> dict[str, Any]:
+    found = tree.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def _last(path: Path) -> dict[str, Any]:
@@ -163,7 +207,9 @@ def _last(path: Path) -> dict[str, Any]:
         except ValueError:
             continue
         if isinstance(record, dict):
-            wanted = ("step", "steps", "loss", "valid_loss", "tokens_per_s", "mfu", "eta_s")
+            wanted = (
+                "step", "steps", "step_s", "loss", "valid_loss", "tokens_per_s", "mfu", "eta_s",
+            )  # fmt: skip
             numbers = {k: record.get(k) for k in wanted}
             return {k: v for k, v in numbers.items() if type(v) in (int, float)}
     return {}

@@ -124,17 +124,25 @@ def _path(line: Timeline, program: Program, book: Book) -> dict[str, Any]:
 
 
 def _late(line: Timeline, extra_s: Floats, heat: Heat) -> dict[str, Any]:
-    """Give by player and bin how much longer than predicted what ends in it took.
+    """Give by player and bin how much longer than predicted a row took that is under way in it.
 
-    A cell is its root, as 127ths of that of the largest: small differences remain to be seen.
+    It is the row of which that is most, on the scale of single rows, and a cell is its root in
+    127ths: small differences remain to be seen.
     """
     players, count = heat.seconds.shape[:2]
-    known = np.isfinite(line.stop_s) & np.isfinite(extra_s)
-    bin_of = np.clip((line.stop_s[known] / heat.bin_s).astype(np.int64), 0, count - 1)
-    cell = line.player[known] * count + bin_of
-    total = np.bincount(cell, extra_s[known], minlength=players * count)
-    scale = float(np.abs(total).max(initial=0.0)) or 1.0
-    each = np.abs(extra_s[known])
-    row = float(np.quantile(each, 0.99)) if len(each) else 0.0
-    cells = np.rint(127 * np.sign(total) * np.sqrt(np.abs(total) / scale))
-    return {"row_s": row, "cells": packed(cells.reshape(players, count), dtype="int8")}
+    known = np.flatnonzero(
+        np.isfinite(line.start_s) & np.isfinite(line.stop_s) & np.isfinite(extra_s)
+    )
+    row_s = float(np.quantile(np.abs(extra_s[known]), 0.99)) if len(known) else 0.0
+    known = known[np.argsort(np.abs(extra_s[known]), kind="stable")]  # the largest is written last
+    first, last = (
+        np.clip((edge[known] / heat.bin_s).astype(np.int64), 0, count - 1)
+        for edge in (line.start_s, line.stop_s)
+    )
+    long = last - first + 1
+    inside = np.arange(long.sum()) - np.repeat(np.cumsum(long) - long, long)
+    cells = np.zeros(players * count)
+    share = np.clip(extra_s[known] / (row_s or 1.0), -1.0, 1.0)
+    place = np.repeat(line.player[known] * count + first, long) + inside
+    cells[place] = np.repeat(np.rint(127 * np.sign(share) * np.sqrt(np.abs(share))), long)
+    return {"row_s": row_s, "cells": packed(cells.reshape(players, count), dtype="int8")}

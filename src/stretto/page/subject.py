@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from stretto.cost import Estimate, Stack
 from stretto.model import Model
 from stretto.page.metrics import Metrics
 from stretto.page.step_read import recording, written
-from stretto.page.step_rows import Book, book
+from stretto.page.step_rows import Book, book, stage_of
 from stretto.plan import Plan
 from stretto.program.instruction import Program
 from stretto.timeline import Timeline
@@ -84,6 +84,15 @@ class Subject:
         return held
 
     @cached_property
+    def peak_bytes(self) -> int:
+        """The most that a rank holds of the program's buffers in the predicted step."""
+        program, line = self.program, self.predicted
+        assert program is not None and line is not None, "a page without a program has no memory"
+        stages = stage_of(program, line)  # ranks of a stage hold the same
+        firsts = [stages.tolist().index(stage) for stage in set(stages.tolist())]
+        return max(int(self.held(player).total_bytes.max()) for player in firsts)
+
+    @cached_property
     def recorded(self) -> Callable[[int], Recording]:
         """Gives a recorded step of the run; see `step_read.recording`."""
         program, run = self.program, self.run
@@ -100,6 +109,12 @@ class Subject:
                 return made(step, written(run, step))
 
         return recorded
+
+    def among(self, others: Sequence[tuple[str, Metrics]]) -> Subject:
+        """Give the same run beside others than before; what was made of it is kept."""
+        found = replace(self, others=tuple(others))
+        vars(found).update(vars(self) | {"others": tuple(others)})
+        return found
 
     @property
     def tokens(self) -> int:

@@ -35,26 +35,31 @@ from stretto.search import (
 from stretto.units import show_bytes, show_count
 
 _SLIGHT = 0.004  # of a step or of a memory: too little for a line
+_NOTHING = 1e-9  # of it: what rounding leaves
 _FRUGAL = 0.99  # of the energy of the best: what is worth telling
 _MORE = 3  # parts that tell why a plan loses
 
 
-def page(answer: Answer, *, notes: Sequence[str] = ()) -> Group:
+def page(answer: Answer, *, notes: Sequence[str] = (), running: Sequence[str] = ()) -> Group:
     """Give all that there is to say of a search that found a plan.
 
     Args:
         answer: What was found.
         notes: What was assumed.
+        running: What else is known of the best plan that runs today.
     """
-    return Group(*_sections(answer, notes))
+    return Group(*_sections(answer, notes, running))
 
 
-def _sections(answer: Answer, notes: Sequence[str]) -> Iterator[RenderableType]:
+def _sections(
+    answer: Answer, notes: Sequence[str], running: Sequence[str]
+) -> Iterator[RenderableType]:
     yield heading(answer.found, notes)
     yield from _section("plan", *(Text(text) for text in stated(answer.best)), *caveats(answer))
     yield from _section("", _numbers(answer))
     yield from _section("", anatomy(answer.best))
-    yield from _section("runs today", *_running(answer))
+    more_known = (Text(text, "yellow") for text in running)
+    yield from _section("runs today", *_running(answer), *more_known)
     if answer.measure:
         others = counted(answer.meshes, "other mesh", "other meshes")
         title = f"measure these: {others} within the error of the estimate"
@@ -120,7 +125,11 @@ assert len(_MOMENTS) == len(MOMENTS)
 
 
 def _large(rows: Iterable[tuple[str, float]], whole: float) -> list[tuple[str, float]]:
-    return sorted(((n, v) for n, v in rows if abs(v) > _SLIGHT * whole), key=lambda row: -row[1])
+    """Give what is worth a line, the largest first, and the rest together: they sum to all."""
+    every = list(rows)
+    large = sorted((row for row in every if abs(row[1]) > _SLIGHT * whole), key=lambda row: -row[1])
+    rest = sum(value for _, value in every) - sum(value for _, value in large)
+    return [*large, ("rest", rest)] if abs(rest) > _NOTHING * whole else large
 
 
 def _running(answer: Answer) -> Iterator[Text]:
@@ -227,18 +236,11 @@ def comparison(plan: Priced, best: Priced) -> Group:
     """Give the plan that somebody asks about beside the best, part by part."""
     table = _table("left", "right", "right", "right")
     table.add_row("", *(Text(word, style="bold") for word in ("asked", "best", "difference")))
-    rows: list[tuple[str, float, float, Callable[[float], str]]]
-    rows = [("step", plan.step_s, best.step_s, step)]
-    rows += [
-        (a.name, a.seconds, b.seconds, step)
-        for a, b in zip(parts(plan), parts(best), strict=True)
-        if max(a.seconds, b.seconds) > _SLIGHT * best.step_s
-    ]
-    rows.append(("memory", plan.memory_bytes, best.memory_bytes, show_bytes))
-    rows += [
-        (a[0], a[1], b[1], show_bytes)
-        for a, b in zip(uses(plan), uses(best), strict=True)
-        if max(a[1], b[1]) > _SLIGHT * best.memory_bytes
+    times = [(a.name, a.seconds, b.seconds) for a, b in zip(parts(plan), parts(best), strict=True)]
+    held = [(name, a, b) for (name, a), (_, b) in zip(uses(plan), uses(best), strict=True)]
+    rows: list[tuple[str, float, float, Callable[[float], str]]] = [
+        *((*row, step) for row in _both("step", times)),
+        *((*row, show_bytes) for row in _both("memory", held)),
     ]
     for name, one, other, show in rows:
         style = "" if name in ("step", "memory") else "dim"
@@ -247,6 +249,19 @@ def comparison(plan: Priced, best: Priced) -> Group:
         table.add_row(*(Text(cell, style) for cell in cells))
     asked, own = Text(f"asked  {line(plan.row)}"), Text(f"best   {line(best.row)}")
     return Group(*_verdict(plan, best), asked, own, Text(), table)
+
+
+def _both(
+    whole: str, rows: Sequence[tuple[str, float, float]]
+) -> Iterator[tuple[str, float, float]]:
+    """Give the sums of two columns, what is worth a line, and the rest together."""
+    one, other = sum(row[1] for row in rows), sum(row[2] for row in rows)
+    yield whole, one, other
+    large = [row for row in rows if max(row[1], row[2]) > _SLIGHT * other]
+    yield from large
+    left = one - sum(row[1] for row in large), other - sum(row[2] for row in large)
+    if max(map(abs, left)) > _NOTHING * other:
+        yield "rest", *left
 
 
 def _verdict(plan: Priced, best: Priced) -> Iterator[Text]:

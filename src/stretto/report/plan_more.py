@@ -119,6 +119,21 @@ def confirmed(found: Sequence[Confirmed]) -> Group:
     return _section(title, table)
 
 
+def overtaken(found: Sequence[Confirmed], running: Plan) -> tuple[str, ...]:
+    """Say so where another plan is fastest when played than the one that the estimate has first.
+
+    Args:
+        found: The plans that were played, the fastest first.
+        running: The best of those that run today, as estimated.
+    """
+    if not found or found[0].plan == running:
+        return ()
+    own = next((one for one in found if one.plan == running), None)
+    beside = f" instead of {step(own.step_s)}" if own else ""
+    words = line(found[0].estimated.row)
+    return (f"simulated, another is faster, {step(found[0].step_s)}{beside}: {words}",)
+
+
 def stages(plan: Staged, *, task: Task | None = None) -> Table:
     """Give what each pipeline rank has and takes, ranks that are alike in one line."""
     table = _table("right", "right", "left", "right", "right", "left")

@@ -9,6 +9,8 @@ _DAY_S = 86_400.0
 
 def step(seconds: float) -> str:
     """Give the time of a step, or of a part of one: ``58.3 s``, ``1,240 s``, ``17.5 ms``."""
+    if 0 < seconds < 5e-6:
+        return f"{seconds * 1e6:.3g} us"
     short = seconds < 0.9995
     value = seconds * 1e3 if short else seconds
     digits = 0 if value == 0 or value >= 99.95 else 1 if value >= 9.995 else 2

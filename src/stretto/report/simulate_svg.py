@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 from itertools import pairwise
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from stretto.program.instruction import Compute, Program
 from stretto.report.quantities import step
+from stretto.simulate.stop import Stopped
 from stretto.timeline.value import KINDS, Floats, Ints, Timeline
 
 MOST = 12
@@ -22,28 +23,33 @@ _TICKS = 5
 _NAMES = {
     "forward": "forward", "recompute": "recompute", "backward": "backward", "update": "update",
     "activation": "activations", "parameter": "parameters", "gradient": "gradients",
-    "pipeline": "pipeline", "vote": "vote",
+    "pipeline": "pipeline", "vote": "vote", "host": "host",
 }  # fmt: skip
 _COLOURS = (
     ("forward", "#3b7dc4", "#5fa2ee"), ("recompute", "#8fb6e0", "#35618f"),
     ("backward", "#2f9469", "#49b98a"), ("update", "#8a8f98", "#7d848e"),
     ("activation", "#d9962b", "#e0a94f"), ("parameter", "#9166b8", "#a884cd"),
     ("gradient", "#c75b7a", "#dc7f9a"), ("pipeline", "#c0392b", "#e8776a"),
-    ("vote", "#4d535b", "#b9bfc7"),
+    ("vote", "#4d535b", "#b9bfc7"), ("host", "#b08d57", "#8a6d3f"),
 )  # fmt: skip
 
 
-def picture(line: Timeline, program: Program, *, title: str) -> str:
+def picture(
+    line: Timeline, program: Program, *, title: str, stopped: Sequence[Stopped] = ()
+) -> str:
     """Give a step as SVG that needs nothing else and follows light or dark colours.
 
     Args:
         line: The step.
         program: What the ranks do.
         title: What stands above it.
+        stopped: Ranks that stop; each is drawn, with a mark where it does.
     """
     count = len(line.alike)
     players = sorted({round(i * (count - 1) / max(1, MOST - 1)) for i in range(MOST)})
-    players = players if count > MOST else [*range(count)]
+    halted = {one.rank: one for one in stopped}
+    marked = {p for p, ranks in enumerate(line.alike) if ranks[0] in halted}
+    players = sorted({*players, *marked}) if count > MOST else [*range(count)]
     each = _DEVICE + _MESSAGE + _GAP
     bottom = _TOP + each * len(players)
     seen: dict[str, None] = {}
@@ -52,11 +58,14 @@ def picture(line: Timeline, program: Program, *, title: str) -> str:
         for i, player in enumerate(players)
         for row in _rank(line, program, player, _TOP + each * i, seen)
     )
+    places = {line.alike[player][0]: _TOP + each * i for i, player in enumerate(players)}
+    marks = [_mark(line, one, places[rank]) for rank, one in halted.items()]
+    drawn = "".join(marks)
     body = "\n".join([_text(16, 24, title, kind="title"), *_legend(seen), *_axis(line, bottom)])
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {bottom + 34}" '
         f'width="{_WIDTH}" role="img">\n<title>{escape(title)}</title>\n'
-        f"<style>{_style()}\n</style>\n{body}\n{rows}\n</svg>\n"
+        f"<style>{_style()}\n</style>\n{body}\n{rows}\n{drawn}</svg>\n"
     )
 
 
@@ -66,6 +75,7 @@ def _style() -> str:
     return (
         "\n  svg { background: #fff; font: 12px system-ui, sans-serif; }"
         "\n  text { fill: #333; } .title { font-size: 15px; font-weight: 600; }"
+        "\n  .stop { stroke: #d00000; stroke-width: 2.5; fill: none; }"
         f"\n  .grid {{ stroke: #e4e4e4; }} .rest {{ fill: #f1f2f4; }} {light}"
         "\n  @media (prefers-color-scheme: dark) {\n    svg { background: #14181d; } "
         "text { fill: #ccc; } .grid { stroke: #2a3038; } "
@@ -82,7 +92,7 @@ def _rank(
     yield _text(_LEFT - 8, top + 13, f"rank {ranks[0]}{alike}", anchor="end")
     rows = np.arange(*np.searchsorted(line.player, (player, player + 1)))
     rows = rows[(line.kind[rows] > 0) & np.isfinite(line.stop_s[rows])]
-    device = line.kind[rows] == KINDS.index("device")
+    device = np.isin(line.kind[rows], [KINDS.index(kind) for kind in ("device", "data", "host")])
     for mine, y, height in (
         (rows[device], top, _DEVICE),
         (rows[~device], top + _DEVICE + 1, _MESSAGE),
@@ -95,6 +105,17 @@ def _rank(
             yield (
                 f'<rect class="{name}" x="{x:.1f}" y="{y}" width="{width:.1f}" height="{height}"/>'
             )
+
+
+def _mark(line: Timeline, stop: Stopped, top: float) -> str:
+    """Give the mark where a rank stops."""
+    if stop.at_s is None:
+        return ""
+    x = _LEFT + (_WIDTH - _LEFT - _RIGHT) * stop.at_s / (line.step_s or 1.0)
+    told = f"rank {stop.rank} {stop.verb} before {stop.name}"
+    arms = f"M{x - 5:.1f} {top + 3}l10 10m0 -10l-10 10"
+    line_down = f"M{x:.1f} {top - 3}v{_DEVICE + _MESSAGE + 6}"
+    return f'<path class="stop" d="{line_down}{arms}"><title>{escape(told)}</title></path>\n'
 
 
 def _pieces(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from stretto.program.instruction import Compute, Instruction, Program
 from stretto.program.render import label
 from stretto.report.quantities import counted, step
 from stretto.simulate.fold import Folded
+from stretto.simulate.stop import Stopped
 from stretto.timeline.memory import MemoryCurve
 from stretto.timeline.usage import Usage, usages
 from stretto.timeline.value import KINDS, Timeline
@@ -19,6 +21,9 @@ MOST_RANKS = 8
 MOST_ENDS = 12
 """How many ranks of the critical path are named."""
 
+Held = Mapping[int, MemoryCurve] | Sequence[MemoryCurve]
+"""By player what a rank holds over a step."""
+
 _SLIGHT = 0.0005  # of a step or of a memory: too little to tell
 _WORDS = {"activation": "activations", "parameter": "parameters", "gradient": "gradients",
           "data": "waiting for data"}  # fmt: skip
@@ -28,62 +33,118 @@ def step_lines(
     timeline: Timeline,
     program: Program,
     *,
-    memory: Sequence[MemoryCurve] | None = None,
+    memory: Held | None = None,
     folded: Folded | None = None,
     ranks: Sequence[int] = (),
+    stopped: Sequence[Stopped] = (),
 ) -> Iterator[str]:
     """Give a step in words, a line at a time.
 
     Args:
         timeline: The step.
         program: What the ranks do.
-        memory: Of each rank that is played what it holds over the step.
+        memory: Of each rank that is played what it holds over the step; not said where it is as on
+            the rank before.
         folded: The whole step, where some of its micro-batches are not in `timeline`.
         ranks: Whom to tell of; none for those who work most and least.
+        stopped: Ranks that stop.
     """
-    played, count = len(timeline.alike), sum(map(len, timeline.alike))
-    alike = f", {counted(played, 'kind')} of them" if played < count else ""
     if timeline.waits:
         yield f"the step does not end: nothing moves any more after {step(timeline.step_s)}"
+        yield from map(_stop, stopped)
         yield from _stuck(timeline, program)
         return
-    whole_s = folded.step_s if folded else timeline.step_s
+    whole_s, count = folded.step_s if folded else timeline.step_s, sum(map(len, timeline.alike))
+    kinds = _kinds(timeline, program, folded.usages() if folded else usages(timeline))
+    alike = f", {counted(len(kinds), 'kind')} of them" if len(kinds) < count else ""
     yield f"step {step(whole_s)}, {counted(count, 'rank')}{alike}"
-    every = folded.usages() if folded else usages(timeline)
-    shown = _asked(timeline, ranks) if ranks else _chosen(every)
-    names = [_named(timeline.alike[player]) for player in shown]
-    width = max(map(len, names))
-    for player, name in zip(shown, names, strict=True):
-        yield f"{name:{width}}  {_times(every[player])}"
+    shown = [k for k in kinds if {*k.ranks} & {*ranks}] if ranks else _chosen(kinds)
+    names = [_named(_first(kind.ranks, ranks)) for kind in shown]
+    width, said = max(map(len, names)), ""
+    for kind, name in zip(shown, names, strict=True):
+        yield f"{name:{width}}  {kind.times}"
         if memory is not None:
-            yield f"{'':{width}}  {_memory(memory[player], program, timeline.alike[player][0])}"
-    if len(shown) < played and not ranks:
-        yield f"… and {played - len(shown)} more, which work more than the least and less than most"
+            held = _memory(memory[kind.player], program, timeline.alike[kind.player][0])
+            if held != said:
+                yield f"{'':{width}}  {held}"
+            said = held
+    if len(shown) < len(kinds) and not ranks:
+        more = len(kinds) - len(shown)
+        yield f"… and {more} more, which work more than the least and less than most"
     yield from _critical(timeline, program, folded)
 
 
+def _stop(stop: Stopped) -> str:
+    """Give where and when a rank stops."""
+    where = f"{stop.name}, its instruction {stop.instruction:,} of {stop.count:,}"
+    if stop.at_s is None:
+        return f"rank {stop.rank} never comes to its {stop.how} before {where}"
+    return f"rank {stop.rank} {stop.verb} after {step(stop.at_s)} (a {stop.how}) before {where}"
+
+
 def _stuck(timeline: Timeline, program: Program) -> Iterator[str]:
+    alike = {ranks[0]: ranks for ranks in timeline.alike}
     for wait in timeline.waits[:MOST_RANKS]:
         stage = program.of(wait.rank)
         what = label(program, stage, stage.instructions[wait.instruction])
-        on = ", ".join(map(str, wait.on[:MOST_ENDS])) + (" …" if len(wait.on) > MOST_ENDS else "")
-        yield f"rank {wait.rank} waits before {what}" + (f" for rank {on}" if wait.on else "")
+        ranks = alike[wait.rank]
+        who = f"{_named(ranks)}, wait" if len(ranks) > 1 else f"{_named(ranks)} waits"
+        yield f"{who} before {what}" + (f" for {named_ranks(wait.on)}" if wait.on else "")
     if len(timeline.waits) > MOST_RANKS:
         yield f"… and {len(timeline.waits) - MOST_RANKS} more"
 
 
-def _chosen(every: Sequence[Usage]) -> list[int]:
-    """Give the players to tell of: all, or those who work most and least."""
-    if len(every) <= MOST_RANKS:
-        return [*range(len(every))]
-    order = sorted(range(len(every)), key=lambda player: -every[player].busy_s)
-    return sorted((*order[: MOST_RANKS // 2], *order[-(MOST_RANKS // 2) :]))
+def named_ranks(ranks: Sequence[int]) -> str:
+    """Give ranks by their numbers, not all of very many: ``rank 3``, ``ranks 1, 3, 5``."""
+    more = " …" if len(ranks) > MOST_ENDS else ""
+    named = ", ".join(map(str, ranks[:MOST_ENDS])) + more
+    return f"rank {named}" if len(ranks) == 1 else f"ranks {named}"
 
 
-def _asked(timeline: Timeline, ranks: Sequence[int]) -> list[int]:
-    """Give the players that stand for ranks."""
-    player_of = {rank: p for p, alike in enumerate(timeline.alike) for rank in alike}
-    return list(dict.fromkeys(player_of[rank] for rank in ranks))
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """Ranks of which the same is to be told.
+
+    Attributes:
+        player: One that stands for them.
+        ranks: All of them.
+        busy_s: How long their devices work.
+        times: Where their time goes, in words.
+    """
+
+    player: int
+    ranks: tuple[int, ...]
+    busy_s: float
+    times: str
+
+
+def _kinds(timeline: Timeline, program: Program, every: Sequence[Usage]) -> list[_Kind]:
+    """Give the kinds of ranks: those of a stage whose numbers read the same are one."""
+    found: dict[Hashable, _Kind] = {}
+    for player, (usage, ranks) in enumerate(zip(every, timeline.alike, strict=True)):
+        times = _times(usage)
+        # What was measured is of each rank its own, by chance alike or not.
+        key = player if timeline.measured else (program.of(ranks[0]).stage, times)
+        was = found.get(key)
+        both = tuple(sorted((*was.ranks, *ranks))) if was else ranks
+        first = was.player if was else player
+        found[key] = _Kind(first, both, usage.busy_s, times)
+    return [*found.values()]
+
+
+def _chosen(kinds: Sequence[_Kind]) -> Sequence[_Kind]:
+    """Give the kinds to tell of: all, or those who work most and least."""
+    if len(kinds) <= MOST_RANKS:
+        return kinds
+    order = sorted(range(len(kinds)), key=lambda i: -kinds[i].busy_s)
+    chosen = sorted((*order[: MOST_RANKS // 2], *order[-(MOST_RANKS // 2) :]))
+    return [kinds[i] for i in chosen]
+
+
+def _first(alike: tuple[int, ...], asked: Sequence[int]) -> tuple[int, ...]:
+    """Give ranks that are alike, the one first that was asked for."""
+    first = next((rank for rank in alike if rank in asked), alike[0])
+    return first, *(rank for rank in alike if rank != first)
 
 
 def _named(ranks: tuple[int, ...]) -> str:

@@ -89,7 +89,7 @@ def jittered(
     """
     found = [
         *problems(program, cluster, faults=faults, network=network),
-        *_problems(program, sigma=sigma, steps=steps, faults=faults),
+        *_problems(program, sigma=sigma, steps=steps, seed=seed, faults=faults),
     ]
     if found:
         raise InputError(found)
@@ -107,7 +107,7 @@ def jittered(
 
 
 def _problems(
-    program: Program, *, sigma: float, steps: int, faults: Sequence[Fault]
+    program: Program, *, sigma: float, steps: int, seed: int, faults: Sequence[Fault]
 ) -> list[Problem]:
     found = []
     if not 0 < sigma <= 1:
@@ -115,6 +115,8 @@ def _problems(
         found.append(Problem("jitter", rule, "use 0.05"))
     if steps < 1:
         found.append(Problem("steps", f"is {steps}, below 1", "use 1 or more"))
+    if seed < 0:
+        found.append(Problem("seed", f"is {seed}, below 0", "use 0 or more"))
     if any(isinstance(fault, Halt) for fault in faults):
         found.append(Problem("jitter", "a step that halts has no length", "leave out one of them"))
     ranks = program.placement.mesh.size

@@ -16,7 +16,7 @@ from stretto.simulate.graph import graph
 from stretto.simulate.network import FAIR, Network
 from stretto.simulate.play import play
 from stretto.simulate.site import Site
-from stretto.simulate.timeline import timeline
+from stretto.simulate.timeline import hosted, timeline
 from stretto.simulate.wait import waits
 from stretto.timeline.value import Timeline
 
@@ -49,7 +49,8 @@ def simulate(
         whole = graph(Site(program, cluster, stack, tuple(faults), network))
         begun_s, done_s = play(whole, contention=float(stack.contention))
         stuck = waits(whole, done_s)
-        return timeline(whole, begun_s, done_s, straggle=straggle(program, stack), waits=stuck)
+        line = timeline(whole, begun_s, done_s, straggle=straggle(program, stack), waits=stuck)
+        return hosted(line, fixed_s=float(stack.step_s))
 
 
 def straggle(program: Program, stack: Stack) -> float:

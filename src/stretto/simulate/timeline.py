@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +61,42 @@ def timeline(
         straggle,
         waits,
     )
+
+
+def hosted(line: Timeline, *, fixed_s: float) -> Timeline:
+    """Give a timeline whose votes take no more than their message.
+
+    What the software costs in every step is played with the vote, at which all ranks are together;
+    it is the host's, as in a step that was recorded: a row of no instruction before the vote.
+
+    Args:
+        line: The step.
+        fixed_s: What the software costs in every step.
+    """
+    votes = np.flatnonzero((line.kind == KINDS.index("vote")) & np.isfinite(line.stop_s))
+    if fixed_s <= 0 or not len(votes):
+        return line
+    first = np.searchsorted(line.player, line.player[votes])
+    place = np.arange(len(line.kind)) + np.searchsorted(first, np.arange(len(line.kind)), "right")
+    cause = np.append(place, -1)[line.cause]
+    begun = line.start_s[votes]
+    until = np.minimum(begun + fixed_s, line.stop_s[votes])
+    start, work = line.start_s.copy(), line.work_s.copy()
+    start[votes], work[votes] = until, np.maximum(work[votes] - fixed_s, 0.0)
+    rows: dict[str, tuple[NDArray[Any], Any]] = {
+        "player": (line.player, line.player[votes]),
+        "instruction": (line.instruction, -1),
+        "kind": (line.kind, KINDS.index("host")),
+        "stream": (line.stream, len(line.streams)),
+        "start_s": (start, begun),
+        "stop_s": (line.stop_s, until),
+        "work_s": (work, until - begun),
+        "sent_bytes": (line.sent_bytes, 0),
+        "cause": (cause, cause[votes]),
+    }
+    found: dict[str, Any] = {k: np.insert(old, first, new) for k, (old, new) in rows.items()}
+    found["cause"][place[votes]] = first + np.arange(len(votes))
+    return replace(line, streams=(*line.streams, "host"), **found)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

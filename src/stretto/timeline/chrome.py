@@ -7,7 +7,8 @@ an arrow, "C" a counter, "M" a name. Times are in microseconds.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -21,6 +22,9 @@ from stretto.timeline.value import KINDS, Ints, Timeline
 STEP = 1_000_000
 """The thread on which the step as a whole is drawn; streams are those before it."""
 
+PREDICTED = 1_000_000
+"""The process of rank 0 in a step that was foretold: one that was recorded loads beside it."""
+
 OWN_NAMES = {"data": "wait for micro-batches", "host": "host"}
 """Names of what is of no instruction, by kind."""
 
@@ -30,7 +34,9 @@ def chrome(
     program: Program,
     *,
     name: str,
-    memory: Sequence[MemoryCurve] | None = None,
+    first: int = 0,
+    memory: Held | None = None,
+    marks: Sequence[Mark] = (),
 ) -> Iterator[str]:
     """Give a timeline as a document of JSON, in pieces.
 
@@ -38,9 +44,12 @@ def chrome(
         timeline: The step.
         program: What the ranks do.
         name: What it is: ``predicted``, ``step 50``; stands before each rank.
+        first: The process of rank 0; others follow.
         memory: Of each rank that is played what it holds over the step.
+        marks: Moments to be marked.
     """
-    return document(events(timeline, program, name=name, memory=memory))
+    told = events(timeline, program, name=name, first=first, memory=memory, marks=marks)
+    return document(told)
 
 
 def document(events: Iterable[str]) -> Iterator[str]:
@@ -59,7 +68,9 @@ def events(
     title: str = "",
     at_s: float = 0.0,
     first: int = 0,
-    memory: Sequence[MemoryCurve] | None = None,
+    memory: Held | None = None,
+    marks: Sequence[Mark] = (),
+    ranks: Container[int] | None = None,
 ) -> Iterator[str]:
     """Give the events of a timeline; those of a rank in the order of time.
 
@@ -73,30 +84,57 @@ def events(
         at_s: When it begins on the clock of the document.
         first: The process of rank 0; others follow.
         memory: Of each rank that is played what it holds over the step.
+        marks: Moments to be marked.
+        ranks: Of those that are played, whom to draw; None for all.
     """
     stages = program.stages
     named = cache(lambda s, at: label(program, stages[s], stages[s].instructions[at]))
     tips = _tips(timeline, program)
-    for player, ranks in enumerate(timeline.alike):
-        pid, stage = first + ranks[0], program.of(ranks[0]).stage
+    drawn = {p: a for p, a in enumerate(timeline.alike) if ranks is None or a[0] in ranks}
+    for player, alike in drawn.items():
+        pid, stage = first + alike[0], program.of(alike[0]).stage
         rows = np.arange(*np.searchsorted(timeline.player, (player, player + 1)))
-        shown = (timeline.kind[rows] > 0) | (timeline.stop_s[rows] > timeline.start_s[rows])
-        rows = rows[shown & np.isfinite(timeline.stop_s[rows])]
-        yield from _names(timeline, pid, f"{name} {_ranks(ranks)}", rows)
+        rows = rows[(timeline.kind[rows] > 0) & np.isfinite(timeline.stop_s[rows])]
+        yield from _names(timeline, pid, f"{name} {_ranks(alike)}", rows)
         told = [_whole(timeline, pid, title or name)]
         for row in rows.tolist():
             at = int(timeline.instruction[row])
             told.append(_piece(timeline, row, pid, named(stage, at) if at >= 0 else ""))
-            if row in tips:
-                told.append(_tip(timeline, row, pid, *tips[row], name=f"{name} {title}"))
+            if row in tips and tips[row][2] in drawn:
+                told.append(_tip(timeline, row, pid, *tips[row][:2], name=f"{name} {title}"))
         if memory is not None:
             told += _counters(memory[player], pid)
+        told += [_instant(pid, when_s, what) for rank, when_s, what in marks if rank == alike[0]]
         told.sort(key=lambda event: (event["ts"], -event.get("dur", 0.0)))
-        for event in told:
-            yield _json(event | {"ts": round(event["ts"] + at_s * 1e6, 3)})
+        yield from (_json(_at(event, at_s * 1e6)) for event in told)
 
 
 Event = dict[str, Any]
+
+Held = Mapping[int, MemoryCurve] | Sequence[MemoryCurve]
+"""By player what a rank holds over a step."""
+
+Mark = tuple[int, float, str]
+"""(a rank that is played, seconds since the step began, what happens then)."""
+
+
+def _at(event: Event, since: float) -> Event:
+    """Give an event in whole nanoseconds; what ends where another begins ends before it.
+
+    Readers multiply by 1000 and cut off, so that an end is one nanosecond early.
+    """
+    begun = math.floor((event["ts"] + since) * 1e3)
+    found = event | {"ts": begun / 1e3}
+    if event["ph"] == "X":
+        until = math.floor((event["ts"] + event["dur"] + since) * 1e3)
+        found["dur"] = max(0, until - begun - 1) / 1e3
+    return found
+
+
+def _instant(pid: int, at_s: float, what: str) -> Event:
+    """Give a moment, marked on all streams of a rank."""
+    event: Event = {"ph": "i", "s": "p", "pid": pid, "tid": STEP, "name": what, "cat": "step"}
+    return event | {"ts": at_s * 1e6}
 
 
 def _json(event: Event) -> str:
@@ -123,7 +161,7 @@ def _names(timeline: Timeline, pid: int, name: str, rows: Ints) -> Iterator[str]
 def _whole(timeline: Timeline, pid: int, title: str) -> Event:
     """Give the step as one piece, on a stream of its own above the others."""
     event: Event = {"ph": "X", "pid": pid, "tid": STEP, "name": title, "cat": "step"}
-    return event | {"ts": 0.0, "dur": round(timeline.step_s * 1e6, 3), "args": {}}
+    return event | {"ts": 0.0, "dur": timeline.step_s * 1e6, "args": {}}
 
 
 def _piece(timeline: Timeline, row: int, pid: int, name: str) -> Event:
@@ -139,13 +177,13 @@ def _piece(timeline: Timeline, row: int, pid: int, name: str) -> Event:
         "name": name or OWN_NAMES[kind],
         "cat": kind,
         "ts": start_s * 1e6,
-        "dur": round((stop_s - start_s) * 1e6, 3),
+        "dur": stop_s * 1e6 - start_s * 1e6,
         "args": args,
     }
 
 
-Tip = tuple[str, str]
-"""(``s`` or ``f``, the name of an arrow)."""
+Tip = tuple[str, str, int]
+"""(``s`` or ``f``, the name of an arrow, the player at its other end)."""
 
 
 def _tips(timeline: Timeline, program: Program) -> dict[int, Tip]:
@@ -167,7 +205,7 @@ def _tips(timeline: Timeline, program: Program) -> dict[int, Tip]:
         if theirs >= 0 and other(theirs, -instruction.by) == player:  # each is the other's
             sends = isinstance(instruction, Send)
             ends = f"{player}-{theirs}" if sends else f"{theirs}-{player}"
-            found[row] = "s" if sends else "f", f"{ends} {instruction.tag}"
+            found[row] = "s" if sends else "f", f"{ends} {instruction.tag}", theirs
     return found
 
 

@@ -175,6 +175,7 @@ class _Joiner:
                 step_s,
                 0.0,
                 (),
+                measured=True,
             ),
             self._all("memory_bytes"),
             np.array([track.resting_bytes for track in self.tracks]),

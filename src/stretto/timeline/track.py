@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -210,8 +210,25 @@ def no_recording(directory: Path, step: int) -> Problem:
     """Give what is wrong with asking for a step that was not recorded."""
     steps = recorded_steps(directory)
     rule = f"step {step} was not recorded"
-    some = f"{', '.join(map(str, steps[-5:]))}" if steps else "a run with record_every above 0"
+    some = spans(steps) if steps else "a run with record_every above 0"
     return Problem(str(directory), rule, f"choose {some}")
+
+
+def spans(steps: Sequence[int]) -> str:
+    """Give ascending numbers, those at even distances together: ``3, 50, 100 to 400 by 100``."""
+    told, first = [], 0
+    while first < len(steps):
+        last = min(first + 1, len(steps) - 1)
+        by = steps[last] - steps[first]
+        while last + 1 < len(steps) and steps[last + 1] - steps[last] == by:
+            last += 1
+        if last - first < 3:
+            told.append(str(steps[first]))
+            first += 1
+            continue
+        told.append(f"{steps[first]} to {steps[last]}" + (f" by {by}" if by > 1 else ""))
+        first = last + 1
+    return ", ".join(told)
 
 
 def thin(directory: Path, *, every: int) -> None:

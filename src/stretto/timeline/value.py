@@ -67,6 +67,7 @@ class Timeline:
         step_s: Seconds of the step; if it does not end, until nothing moves any more.
         straggle: Share of a step lost to the slowest of many ranks, by chance; it is not played.
         waits: Who waits for whom, if the step does not end.
+        measured: Whether it was recorded: then ends of messages are known as far as ranks waited.
     """
 
     alike: tuple[tuple[int, ...], ...]
@@ -83,6 +84,7 @@ class Timeline:
     step_s: float
     straggle: float
     waits: tuple[Wait, ...]
+    measured: bool = False
 
     @property
     def rank(self) -> Ints:

@@ -12,10 +12,10 @@ from stretto.cost import Number, cost
 from stretto.errors import InputError, Problem
 from stretto.page.explorer.asked import Asked
 from stretto.page.explorer.pins import DECISIONS, columns, constraints
-from stretto.page.explorer.plans import Told, short, told, told_one
+from stretto.page.explorer.plans import Told, shares, short, told, told_one
 from stretto.page.explorer.points import Points
 from stretto.page.explorer.start import Start
-from stretto.page.explorer.why import equals, gains, gives, longer, loses, wins
+from stretto.page.explorer.why import equals, gains, gives, longer, wins
 from stretto.search import (
     Found,
     Options,
@@ -82,38 +82,30 @@ def explore(start: Start, asked: Asked, *, whole: Found, most: Most = LIVE) -> T
     return head | {"problems": []} | _Answer.of(start, asked, whole).tree(most)
 
 
-def detail(start: Start, asked: Asked, *, plan: str, beside: str) -> Tree:
-    """Give a plan of the cloud in full, and why it is not on the front.
+def detail(start: Start, asked: Asked, *, plan: str) -> Tree:
+    """Give a plan of the cloud in full.
 
     Args:
         start: Where exploring starts.
         asked: What is asked.
         plan: The numbers of its decisions, after its devices.
-        beside: Those of a plan of the front.
 
     Raises:
-        InputError: They are no plans.
+        InputError: They are no plan.
     """
-    (one, command), (winner, _) = (_one(start, asked, text) for text in (plan, beside))
-    why = {"wins": [loses(one, winner, asked.objective)], "gives": []}
-    return {"plan": one.tree | why | {"command": command}}
-
-
-def problems(found: Iterable[Problem]) -> list[Tree]:
-    """Give problems as JSON."""
-    return [{"field": p.field, "rule": p.rule, "remedy": p.remedy} for p in found]
-
-
-def _one(start: Start, asked: Asked, text: str) -> tuple[Told, str]:
-    """Give a plan and the command that makes it."""
-    devices, _, numbers = text.partition(",")
+    devices, _, numbers = plan.partition(",")
     own = Asked.read({**{k: str(v) for k, v in asked.tree.items()}, "devices": devices}, start)
     demands = constraints(numbers)
     found = search(own.task(start), constraints=demands)
     if found.best is None:
         raise InputError(nothing(found))
-    (plan,) = told(found.candidates.rows([0]), found.task)
-    return plan, own.command(start, *(c.text for c in demands))
+    (one,) = told(found.candidates.rows([0]), found.task)
+    return {"plan": one.tree | {"command": own.command(start, *(c.text for c in demands))}}
+
+
+def problems(found: Iterable[Problem]) -> list[Tree]:
+    """Give problems as JSON."""
+    return [{"field": p.field, "rule": p.rule, "remedy": p.remedy} for p in found]
 
 
 def _head(start: Start, asked: Asked, found: Found) -> Tree:
@@ -246,10 +238,13 @@ class _Answer:
         points = self.points
         shown = points.cloud(most)
         decided: dict[str, list[Number]] = {name: [] for name in ("devices", *DECISIONS)}
+        parts = list[tuple[Number, Number, Number]]()
         for found, own, rows in points.rows([*map(int, shown)]):
             decided["devices"].append(np.full(len(own), found.task.devices))
             for name, column in columns(rows).items():
                 decided[name].append(column)
+            parts.append(shares(rows, found.task))
+        time, memory, moment = (np.concatenate(part, axis=-1) for part in zip(*parts, strict=True))
         kinds, family = np.unique(points.family[shown], return_inverse=True)
         return {
             "time_s": [*map(short, points.time_s[shown])],
@@ -258,6 +253,9 @@ class _Answer:
             "kind": family.tolist(),
             "runs": points.runs[shown].astype(int).tolist(),
             "decisions": {name: _column(np.concatenate(c)) for name, c in decided.items()},
+            "time": [_column(part) for part in time],
+            "memory": [_column(part) for part in memory],
+            "moment": _column(moment),
         }
 
 

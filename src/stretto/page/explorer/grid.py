@@ -31,7 +31,7 @@ MOST_S = 6.5
 """That making them may take, more or less: see `_seconds`."""
 
 _WORD = 15  # answers after which there is word of how far it is
-_FEW = 9  # cells of a grid that is not worth much
+_FEW = 27  # cells of a grid: with fewer, some axis has a single value
 _PLANS_PER_S = 4e6
 _CELL_S = 0.06
 

@@ -93,6 +93,27 @@ def told(rows: Row, task: Task) -> tuple[Told, ...]:
     )
 
 
+def shares(rows: Row, task: Task) -> tuple[Number, Number, Number]:
+    """Give what the steps and the memory of several plans consist of, and when memory is fullest.
+
+    Args:
+        rows: The plans, in arrays of one axis.
+        task: What was searched for.
+
+    Returns:
+        Thousandths of each step by `TIMES`, thousandths of each memory by `BYTES`, and `MOMENTS`.
+    """
+    priced = estimate(Pricing(task.shape, choice_of(rows, task), task.machine, task.stack))
+    time, memory = (
+        np.rint(1000 * parts / parts.sum(axis=0))
+        for parts in (
+            _stacked([getattr(priced.time, name) for name in TIMES], rows.pp.size),
+            _stacked([getattr(priced.memory, name) for name in BYTES], rows.pp.size),
+        )
+    )
+    return time, memory, np.broadcast_to(priced.memory.moment, rows.pp.size)
+
+
 def told_one(plan: Plan, model: Model, *, devices: int, priced: Estimate) -> Told:
     """Give a plan that no search made and what it takes.
 

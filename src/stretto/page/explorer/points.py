@@ -16,6 +16,7 @@ Places = NDArray[np.int64]
 """Points, by their number."""
 
 _SLOWEST = 10.0  # times as slow as the fastest: whoever waits longer has fewer devices
+_WORTH = 0.01  # of what is saved: for less nobody waits, and no estimate tells it
 _SPREAD, _WIDE = 1.1, 2.5  # times as slow as the slowest of the front, and as the fastest
 _COLUMNS, _ROWS = 96, 64  # of the raster in which one point is kept of each kind
 
@@ -63,10 +64,17 @@ class Points:
         )
 
     def front(self, most: int) -> list[int]:
-        """Give points that no other matches or beats in both, the fastest first, evenly thinned."""
+        """Give points that no other matches or beats in both, the fastest first, evenly thinned.
+
+        Each takes at least `_WORTH` less of what else is to be small than the one before.
+        """
         places = staircase(self.time_s, self.against).astype(np.int64)
         near = places[self.time_s[places] <= _SLOWEST * self.time_s[places[0]]]
-        return [*map(int, thinned(near, by=self.against, most=most))]
+        worth = list[int]()
+        for place in map(int, near):
+            if not worth or self.against[place] <= (1 - _WORTH) * self.against[worth[-1]]:
+                worth.append(place)
+        return [*map(int, thinned(np.array(worth), by=self.against, most=most))]
 
     def cloud(self, most: int) -> Places:
         """Give a sample of points that shows where they lie and of which kinds."""

@@ -45,11 +45,11 @@ def data(subject: Subject) -> dict[str, Any]:
             "links": start.links,
             "objective": start.objectives,
         },
-        "most": {
-            "devices": min(start.system.devices, MOST_DEVICES),
-            "sequences": MOST_SEQUENCES,
-            "seq": start.most_positions,
-            "network": MOST_TIMES,
+        "limits": {
+            "devices": (1, min(start.system.devices, MOST_DEVICES)),
+            "sequences": (1, MOST_SEQUENCES),
+            "seq": (1, start.most_positions),
+            "network": (1 / MOST_TIMES, MOST_TIMES),
         },
         "names": {**NAMES, "moments": MOMENTS},
         "decisions": DECISIONS,
@@ -76,7 +76,7 @@ def answer(subject: Subject, query: Mapping[str, str]) -> dict[str, Any]:
 
     Args:
         subject: What the page is about.
-        query: Fields of `Asked`; with ``plan`` and ``beside``, see `detail`.
+        query: Fields of `Asked`; with ``plan``, see `detail`.
 
     Raises:
         InputError: All that is wrong with it.
@@ -90,7 +90,7 @@ def answer(subject: Subject, query: Mapping[str, str]) -> dict[str, Any]:
     try:
         with _turn:
             if "plan" in query:
-                return detail(start, asked, plan=query["plan"], beside=query.get("beside", ""))
+                return detail(start, asked, plan=query["plan"])
             return _remembered(start, asked)
     finally:
         _places.release()

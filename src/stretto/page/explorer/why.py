@@ -84,9 +84,9 @@ def longer(plan: Told, best: Told) -> str:
 def equals(plan: Told, winner: Told, objective: Objective) -> str:
     """Say why the best plan is not on the front: another is as good, and better in what is left."""
     return (
-        f"No plan is better by what is asked for. One is as good and needs less besides: "
-        f"{step(winner.step_s)}, {amount(winner, objective)}, with {_words(winner, plan)}; of "
-        f"equals the simplest is the best."
+        f"No plan {_BETTER[objective]}. Another is just as good at that and {_TAKES[objective]} "
+        f"less ({amount(winner, objective)}, {step(winner.step_s)}), with {_words(winner, plan)}; "
+        f"this one is called the best because it is simpler."
     )
 
 
@@ -111,17 +111,6 @@ def gains(plan: Told, best: Told, *, limit_bytes: float) -> str:
     )
 
 
-def loses(plan: Told, winner: Told, objective: Objective) -> str:
-    """Say why a plan of the cloud is not on the front."""
-    if winner.plan == plan.plan:
-        return "This plan is on the front."
-    return (
-        f"A plan of the front that {_TAKES[objective]} no more ({amount(winner, objective)}) is "
-        f"{step(plan.step_s - winner.step_s)} faster, with {_words(winner, plan)}; this one has "
-        f"{times(plan, winner)}."
-    )
-
-
 def times(plan: Told, than: Told) -> str:
     """Give the parts of a step of which a plan has most more than another, or less."""
     return _differences(plan.time - than.time, [PARTS[n] for n in TIMES], step)
@@ -143,6 +132,12 @@ _TAKES: dict[Objective, str] = {
     "memory-headroom": "needs",
     "cost": "costs",
     "energy": "takes",
+}
+_BETTER: dict[Objective, str] = {
+    "time": "is faster",
+    "memory-headroom": "leaves more memory in as little time",
+    "cost": "costs less",
+    "energy": "takes less energy",
 }
 _TAKE: dict[Objective, str] = {name: verb.removesuffix("s") for name, verb in _TAKES.items()}
 

@@ -13,8 +13,9 @@
   // zoomed(min, max) or zoomed() for all})
   // gives {set(content), size(), destroy()}; content is
   //   {series: [{label, color, x: […], y: […], low?, high?, raw?, dash?, points?}, …],
-  //    levels: [value, …], marks: [{x, kind, text}], log, steady, range: [min, max] | null}
-  // with null where there is no value. Levels are drawn dashed; with `steady` the y axis leaves out
+  //    levels: [{from, to, value, color, label}, …], marks: [{x, kind, text, color?}], log, steady,
+  //    range: [min, max] | null}
+  // with null where there is no value. Levels are drawn dashed, each where it holds; with `steady` the y axis leaves out
   // rare values far above the rest. `low` and `high` fill a band; `raw` is drawn pale.
   page.chart = (host, { label, height = 220, x, at = x, y, binary = false, sync, zoomed }) => {
     const box = el("div", {
@@ -72,7 +73,7 @@
             size: 7, stroke: () => page.color("surface"),
             fill: (u, i) => (flat[i - 1].of ? page.color(flat[i - 1].of.color) : "transparent"),
           },
-          dataIdx: nearest,
+          dataIdx: latest,
         },
         scales: {
           x: { time: false },
@@ -113,7 +114,7 @@
     function reach(u, low, high) {
       if (low === null || !Number.isFinite(low)) return content.log ? [0.1, 10] : [0, 1];
       if (content.steady && !content.log) high = Math.min(high, usual(u));
-      for (const value of content.levels) {  // near enough to be worth the room
+      for (const { value } of content.levels) {  // near enough to be worth the room
         if (value > 0 && value < 8 * Math.max(Math.abs(high), 1e-300) && value > Math.abs(low) / 8) {
           low = Math.min(low, value);
           high = Math.max(high, value);
@@ -135,29 +136,26 @@
       return found.length < 8 ? Infinity : 2 * found[Math.floor(0.98 * (found.length - 1))];
     }
 
-    function nearest(u, series, at) {
+    // The last value that a curve had by then: never one that came later.
+    function latest(u, series, at) {
       const values = u.data[series];
-      if (values[at] !== null && values[at] !== undefined) return at;
-      for (let by = 1; by < values.length; by++) {
-        for (const i of [at - by, at + by]) {
-          if (i >= 0 && i < values.length && values[i] !== null && values[i] !== undefined) return i;
-        }
-      }
-      return at;
+      while (at >= 0 && (values[at] === null || values[at] === undefined)) at--;
+      return at < 0 ? null : at;
     }
 
     function drawLevels(u) {
       const { ctx, bbox } = u, ratio = uPlot.pxRatio;
       ctx.save();
-      ctx.strokeStyle = page.color("predicted");
       ctx.lineWidth = 1.5 * ratio;
       ctx.setLineDash([6 * ratio, 4 * ratio]);
-      for (const value of content.levels) {
-        const top = u.valToPos(value, "y", true);
-        if (!(top >= bbox.top && top <= bbox.top + bbox.height)) continue;
+      const inside = (at) => Math.max(bbox.left, Math.min(bbox.left + bbox.width, u.valToPos(at, "x", true)));
+      for (const { from, to, value, color } of content.levels) {
+        const top = u.valToPos(value, "y", true), [left, right] = [inside(from), inside(to)];
+        if (!(top >= bbox.top && top <= bbox.top + bbox.height) || right <= left) continue;
+        ctx.strokeStyle = page.color(color);
         ctx.beginPath();
-        ctx.moveTo(bbox.left, top);
-        ctx.lineTo(bbox.left + bbox.width, top);
+        ctx.moveTo(left, top);
+        ctx.lineTo(right, top);
         ctx.stroke();
       }
       ctx.restore();
@@ -166,10 +164,10 @@
     function drawMarks(u) {
       const { ctx, bbox } = u, ratio = uPlot.pxRatio;
       ctx.save();
-      for (const { x: at, kind } of content.marks) {
+      for (const { x: at, kind, color } of content.marks) {
         const left = u.valToPos(at, "x", true);
         if (!(left >= bbox.left && left <= bbox.left + bbox.width)) continue;
-        ctx.strokeStyle = ctx.fillStyle = page.color(MARKS[kind]);
+        ctx.strokeStyle = ctx.fillStyle = page.color(color ?? MARKS[kind]);
         ctx.beginPath();
         if (kind === "checkpoint") {  // there are many, and all is well
           ctx.arc(left, bbox.top + bbox.height - 4 * ratio, 2 * ratio, 0, 2 * Math.PI);
@@ -191,12 +189,16 @@
     }
 
     function rows(u, flat) {
-      return flat.flatMap((p, i) => {
-        const at = p.of ? u.cursor.idxs[i + 1] : null, value = p.of && u.data[i + 1][at];
-        if (value === null || value === undefined || value === false) return [];
-        const wide = p.of.low && u.data[i] ? ` (${y(u.data[i][at])} … ${y(u.data[i - 1][at])})` : "";
-        return [{ color: p.of.color, text: p.of.label, value: y(value) + (p.of.raw ? "" : wide) }];
+      const here = u.data[0][u.cursor.idx];
+      const found = flat.flatMap((p, i) => {
+        const k = p.of ? u.cursor.idxs[i + 1] : null, value = k === null ? null : u.data[i + 1][k];
+        if (value === null || value === undefined) return [];
+        const wide = p.of.low && u.data[i] ? ` (${y(u.data[i][k])} … ${y(u.data[i - 1][k])})` : "";
+        const then = k === u.cursor.idx ? "" : ` (${at(u.data[0][k])})`;
+        return [{ color: p.of.color, text: p.of.label, value: y(value) + (p.of.raw ? "" : wide) + then }];
       });
+      const told = content.levels.filter(({ from, to }) => from < here && here <= to);
+      return [...found, ...told.map(({ color, label, value }) => ({ color, shape: "dashed", text: label, value: y(value) }))];
     }
 
     function point(u, flat) {
@@ -212,7 +214,7 @@
       const bounds = u.over.getBoundingClientRect();
       page.tooltip.show(bounds.left + left, bounds.top + top,
         el("strong", {}, at(u.data[0][idx])),
-        page.legend(said.map((r) => ({ ...r, shape: "line" }))),
+        page.legend(said.map((r) => ({ shape: "line", ...r }))),
         near.map((m) => el("div", { class: "muted" }, m.text)));
     }
 

@@ -52,14 +52,14 @@
           options.map(([key, text]) => el("option", { value: key, selected: key === value }, text))));
     },
 
-    // What colours mean: legend([{color: "k-forward", text, value?, on?, onclick?}, …]). With an
+    // What colours mean: legend([{color: "k-forward", text, title?, value?, on?, onclick?}, …]). With an
     // onclick the entries are buttons that tell whether they are pressed.
     legend(entries) {
       return el("ul", { class: "legend" }, entries.map((entry) => {
         const color = entry.color.startsWith("#") ? entry.color : `var(--${entry.color})`;
         const swatch = el("i", { class: `swatch ${entry.shape ?? ""}`, css: { "--swatch": color } });
         const text = [swatch, el("span", {}, entry.text), entry.value ? el("b", {}, entry.value) : null];
-        return el("li", {}, entry.onclick
+        return el("li", { title: entry.title }, entry.onclick
           ? el("button", {
             type: "button", "aria-pressed": String(entry.on ?? true), onclick: (e) => entry.onclick(e.currentTarget),
           }, text)

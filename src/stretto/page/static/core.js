@@ -67,7 +67,7 @@ const Stretto = (() => {
   const trim = (value, digits) => english.format(Number(value.toPrecision(digits)));
   const scaled = (value, steps, unit, digits) => {
     const [name, size] = steps.find(([, s]) => Math.abs(value) >= s) ?? steps.at(-1);
-    return `${trim(value / size, digits)} ${name}${unit}`.trimEnd();
+    return `${trim(value / size, digits)}\u00a0${name}${unit}`.trimEnd();  // on one line
   };
   const known = (show) => (value, ...rest) =>
     value === null || value === undefined || !Number.isFinite(value) ? "–" : show(value, ...rest);
@@ -82,13 +82,13 @@ const Stretto = (() => {
         const parts = [Math.floor(Math.round(whole) / 60), Math.round(whole) % 60];
         return `${parts[0]} ${rest === "min" ? "h" : "min"} ${String(parts[1]).padStart(2, "0")} ${rest}`;
       }
-      return v === 0 ? "0 s" : scaled(v, TIMES, "", digits);
+      return Math.abs(v) < 5e-10 ? "0\u00a0s" : scaled(v, TIMES, "", digits);
     }),
     bytes: known((v, digits = 3) => scaled(v, BINARY, "B", digits)),
     count: known((v, digits = 3) => scaled(v, DECIMAL, "", digits)),
     integer: known((v) => english.format(Math.round(v))),
-    percent: known((v, digits = 3) => `${trim(v * 100, digits)} %`),
-    change: known((v) => `${v >= 0 ? "+" : "−"}${trim(Math.abs(v) * 100, Math.abs(v) < 0.0995 ? 2 : 3)} %`),
+    percent: known((v, digits = 3) => `${trim(v * 100, digits)}\u00a0%`),
+    change: known((v) => `${v >= 0 ? "+" : "−"}${trim(Math.abs(v) * 100, Math.abs(v) < 0.0995 ? 2 : 3)}\u00a0%`),
   };
 
   // What stretto.page.packed made: a typed array, with its shape as `.shape`.
@@ -140,7 +140,9 @@ const Stretto = (() => {
     async api(path, params = {}) {
       if (!page.live) throw new Error("this file is all there is: serve the run with stretto ui for more");
       const query = new URLSearchParams({ ...(page.run === null ? {} : { run: page.run }), ...params });
-      const response = await fetch(`/api/${path}?${query}`);
+      const response = await fetch(`/api/${path}?${query}`).catch(() => {
+        throw new Error("the server is gone: start stretto ui again");
+      });
       const answer = await response.json().catch(() => ({}));
       if (!response.ok) throw new Error(answer.error ?? `the server says ${response.status}`);
       return answer;

@@ -19,6 +19,8 @@
   const PAUSE_MS = 500;   // between two looks at a run that goes on
   const show = (unit) => (value) => format[unit](value, unit === "number" ? 4 : 3);
 
+  const moment = (when) => when.replace("T", " ").replace(/(\.\d+)?(\+00:00|Z)$/, " UTC") || "–";
+
   class Curves {
     constructor(root, data) {
       Object.assign(this, { data, runs: new page.CurveRuns(), charts: new Map(), log: new Set(), asked: 0 });
@@ -48,11 +50,28 @@
           oninput: (i) => { this.runs.half = halves[i]; this.draw(); },
         }),
         this.reset,
-        page.live && this.data.choices.length > 0 && page.select({
-          label: "Compare with", value: "",
-          options: [["", "choose a run…"], ...this.data.choices.map((name) => [name, name])],
-          onchange: (name) => this.compare(name),
-        }));
+        page.live && this.chooser());
+    }
+
+    // Which run to draw beside; runs begin and go, so that they are asked for as somebody chooses.
+    chooser() {
+      const box = page.select({ label: "Compare with", value: "", options: [], onchange: (name) => this.compare(name) });
+      const list = box.querySelector("select");
+      const offer = (names) => {
+        const left = names.filter((name) => name !== page.run && !this.runs.now.has(name));
+        const options = [["", left.length ? "choose a run…" : "there is no other run"], ...left.map((name) => [name, name])];
+        const before = [...list.options].map(({ value }) => value).join("\n");
+        if (before !== options.map(([value]) => value).join("\n")) {
+          list.replaceChildren(...options.map(([value, text]) => el("option", { value }, text)));
+        }
+      };
+      const ask = async () => {
+        try { offer((await page.api("runs")).runs.map(({ name }) => name)); } catch (error) { console.warn(error); }
+      };
+      offer(this.data.choices);
+      this.offer = ask;
+      for (const event of ["pointerenter", "focusin"]) box.addEventListener(event, ask);
+      return box;
     }
 
     // ── drawing ──────────────────────────────────────────────────────────────────────────────
@@ -91,13 +110,13 @@
 
     drawChart(id) {
       const { chart, drawn, legend } = this.charts.get(id), { runs } = this;
-      const series = runs.series(chart), predicted = this.data.predicted[id];
+      const series = runs.series(chart), levels = runs.levels(chart);
       drawn.set({
-        series, marks: runs.marks(), log: this.log.has(id), range: runs.window(), steady: STEADY.has(id),
-        levels: predicted === undefined ? [] : [predicted],
+        series, levels, marks: runs.marks(), log: this.log.has(id), range: runs.window(), steady: STEADY.has(id),
       });
-      legend.replaceChildren(page.legend([...this.meaning(chart, series),
-        ...(predicted === undefined ? [] : [{ color: "predicted", shape: "dashed", text: "predicted", value: show(chart.unit)(predicted) }])]));
+      const told = new Map(levels.map((level) => [level.label, level]));  // of each run what holds now
+      legend.replaceChildren(page.legend([...this.meaning(chart, series), ...[...told.values()].map(
+        ({ color, label, value }) => ({ color, shape: "dashed", text: label, value: show(chart.unit)(value) }))]));
     }
 
     // What the lines of a chart are: with one run its curves, with several what is dashed.
@@ -123,7 +142,7 @@
       }));
       const kinds = this.runs.marks().map(({ kind }) => kind);
       const marks = Object.entries(LINES).filter(([kind]) => kinds.includes(kind)).map(([kind, text]) => ({
-        color: page.marks[kind], shape: "dashed", text,
+        color: now.size > 1 ? "muted" : page.marks[kind], shape: "dashed", text,
       }));
       const shown = [...(now.size > 1 ? entries : []), ...marks];
       this.legend.replaceChildren(...(shown.length ? [page.legend(shown)] : []));
@@ -140,19 +159,34 @@
     }
 
     drawTables() {
-      const { first } = this.runs;
+      const { first, now } = this.runs, several = now.size > 1;
       if (!first) return;
-      const rows = [...first.incidents].sort((a, b) => (a.kind === "checkpoint") - (b.kind === "checkpoint"))
-        .map((incident) => [incident.step === null ? "–" : format.integer(incident.step), incident.kind,
-          incident.when.replace("T", " "), page.incidentText(incident)]);
+      const rows = [...now.values()].flatMap((run) => run.incidents.map((incident) => [
+        ...(several ? [run.name] : []), incident.step === null ? "–" : format.integer(incident.step),
+        incident.kind, moment(incident.when), page.incidentText(incident)]));
       const happened = () => page.table({
-        caption: "What happened to the run", head: ["Step", "What", "When", ""], rows, numeric: [0],
+        caption: several ? "What happened to the runs" : "What happened to the run",
+        head: [...(several ? ["Run"] : []), "Step", "What", "When", "Which"], rows, numeric: [several ? 1 : 0],
       });
-      const open = [...this.tables.children].map((details) => details.open);
+      const open = [...this.tables.querySelectorAll("details")].map((details) => details.open);
       this.tables.replaceChildren(
+        ...(several ? [this.comparison()] : []),
         ...(rows.length ? [page.asTable(`What happened: ${rows.length} starts, checkpoints and incidents`, happened)] : []),
         page.asTable("The curves as a table", () => this.table(first)));
-      [...this.tables.children].forEach((details, i) => { details.open = open[i] ?? false; });
+      [...this.tables.querySelectorAll("details")].forEach((details, i) => { details.open = open[i] ?? false; });
+    }
+
+    // The runs that are drawn, in figures.
+    comparison() {
+      const at = (show, value, step, last) => (value === null ? "–"
+        : show(value) + (step === last ? "" : ` (step ${format.integer(step)})`));
+      return el("div", { class: "card run-figures" }, page.table({
+        caption: "The runs side by side: what they reached, and the median of the steps since their last start",
+        head: ["Run", "Steps", "Loss", "Held-out loss", "Step time", "Tokens a second"], numeric: [1, 2, 3, 4, 5],
+        rows: [...this.runs.now.values()].map(({ name, summary: it }) => [
+          name, format.integer(it.step), at(format.number, it.loss, it.loss_step, it.step),
+          at(format.number, it.valid_loss, it.valid_loss_step, it.step), format.seconds(it.step_s), format.count(it.tokens_per_s)]),
+      }));
     }
 
     table(run) {
@@ -200,8 +234,21 @@
     async compare(name) {
       if (!name || this.runs.now.has(name)) return;
       this.take([await page.api("curves", { of: name })]);
+      this.drawTables();
       page.announce(`${name} is drawn beside`);
+      const url = new URL(location.href);  // so that the page can be kept, and loaded again
+      url.searchParams.delete("with");
+      for (const other of [...this.runs.now.keys()].slice(1)) url.searchParams.append("with", other);
+      history.replaceState(null, "", url);
+      this.offer();
       if (this.runs.now.get(name).read < 1) this.follow();
+    }
+
+    // Draw what the page's address names beside the run; what is gone by now is left out.
+    async recall() {
+      for (const name of new URLSearchParams(location.search).getAll("with")) {
+        try { await this.compare(name); } catch (error) { page.announce(`${name}: ${error.message}`); }
+      }
     }
 
     // Ask again as the run goes on, not more often than twice a second.
@@ -229,8 +276,10 @@
     render(root, data) {
       const curves = new Curves(root, data);
       if (!page.live) return;
+      const recalled = curves.recall();
       page.onUpdate(({ kind }) => { if (kind === "metrics") curves.follow(); });
       if (data.runs.some((run) => run.read < 1)) curves.follow();
+      return recalled;
     },
   });
 })();

@@ -64,15 +64,32 @@
       return sparse && { x: sparse.x[this.axis], y: sparse.mean, points: sparse.mean.length < 200 };
     }
 
-    // What happened to the first run, where it is seen.
+    get shown() { return [...this.now.values()].filter(({ name }) => !this.hidden.has(name)); }
+
+    // What happened to the runs that are drawn, where it is seen: of several each in its colour.
     marks() {
-      if (!this.first || this.hidden.has(this.first.name)) return [];
-      const base = this.whole.get(this.first.name) ?? this.first;
-      return this.first.incidents.filter(({ step }) => step !== null).map((incident) => ({
-        x: place(base, incident.step, "step", this.axis),
-        kind: incident.kind,
-        text: `step ${format.integer(incident.step)}: ${said(incident)}`,
-      }));
+      const several = this.now.size > 1;
+      return this.shown.flatMap((run) => {
+        const base = this.whole.get(run.name) ?? run, whose = several ? `${run.name}, ` : "";
+        return run.incidents.filter(({ step }) => step !== null).map((incident) => ({
+          x: place(base, incident.step, "step", this.axis),
+          kind: incident.kind,
+          color: several ? run.color : undefined,
+          text: `${whose}step ${format.integer(incident.step)}: ${said(incident)}`,
+        }));
+      });
+    }
+
+    // What was foretold of a chart: a level for each part of a run that had another plan.
+    levels(chart) {
+      const several = this.now.size > 1;
+      return this.shown.flatMap((run) => {
+        const base = this.whole.get(run.name) ?? run;
+        return (run.foretold[chart.id] ?? []).map(([first, last, value]) => ({
+          from: place(base, first - 1, "step", this.axis), to: place(base, last, "step", this.axis), value,
+          color: several ? run.color : "predicted", label: several ? `${run.name}, predicted` : "predicted",
+        }));
+      });
     }
 
     // The part of the axis that is looked at; null for all.

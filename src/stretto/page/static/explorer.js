@@ -7,7 +7,7 @@
 (() => {
   const { page } = Stretto;
   const { el, format } = page;
-  const { Plot, panel, against, seconds } = Stretto.explorer;
+  const { Plot, panel, control, against, seconds } = Stretto.explorer;
   const PAUSE_MS = 90;                 // after a slider has moved, before the server is asked
   const NETWORK = [1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8];
   const OBJECTIVES = {
@@ -35,50 +35,6 @@
     return { ask, axes: grid.axes };
   }
 
-  // ── sliders with numbers ────────────────────────────────────────────────────────────────────
-
-  // control({label, values, value, most, note(value), set(value), snap}): a slider over values, and a
-  // number that may be any up to `most`, or with `snap` becomes the nearest of them.
-  function control({ label, values, value, most, note, set, snap = false, whole = true }) {
-    let steps = values;
-    const id = `explorer-${label.replaceAll(" ", "-")}`, output = el("output", { for: id });
-    const range = el("input", { type: "range", id, min: 0, step: 1, oninput: () => choose(steps[range.value]) });
-    const number = el("input", {
-      type: "number", min: 0, step: "any", inputmode: whole ? "numeric" : "decimal", "aria-label": `${label}, as a number`,
-      onchange: () => {
-        const typed = Number(number.value);
-        if (!(typed > 0)) { show(it.value); return; }
-        const bounded = Math.min(most, whole ? Math.max(1, Math.round(typed)) : typed);
-        choose(snap ? nearest(values, bounded) : bounded);
-      },
-    });
-    const it = {
-      value,
-      element: el("div", { class: "explorer-control" },
-        el("label", { for: id }, label), number, range, output),
-      show,
-    };
-    function choose(next) {
-      if (next === it.value) { show(next); return; }
-      show(next);
-      set(next);
-    }
-    function show(next) {
-      it.value = next;
-      steps = values.includes(next) ? values : [...values, next].sort((a, b) => a - b);
-      range.max = steps.length - 1;
-      range.value = steps.indexOf(next);
-      range.disabled = number.disabled = steps.length < 2 && (snap || most <= 1);
-      range.ariaValueText = `${format.number(next)}, ${note(next)}`;
-      number.value = String(Number(next.toPrecision(6)));
-      output.textContent = note(next);
-    }
-    return it;
-  }
-
-  const nearest = (values, wanted) => values.reduce((a, b) =>
-    Math.abs(Math.log(b / wanted)) < Math.abs(Math.log(a / wanted)) ? b : a);
-
   // ── the section ─────────────────────────────────────────────────────────────────────────────
 
   class Explorer {
@@ -105,11 +61,11 @@
     // ── what is asked ────────────────────────────────────────────────────────────────────────
 
     controls() {
-      const { data, asked, file } = this, { values, most } = data, snap = Boolean(file);
+      const { data, asked, file } = this, { values, limits } = data, snap = Boolean(file);
       const tokens = () => this.asked.sequences * this.asked.seq;
       const inFile = (name, others) => (file ? file.axes[name] : others);
       const make = (label, name, list, more) => control({
-        label, values: list, value: asked[name], most: most[name], snap,
+        label, values: list, value: asked[name], limits: limits[name], snap,
         set: (value) => this.change({ [name]: value }), ...more,
       });
       this.sliders = {
@@ -212,7 +168,7 @@
     }
 
     fail(problems) {
-      this.status.textContent = "no plan";
+      this.status.textContent = "no answer";
       this.body.hidden = true;
       this.failure.replaceChildren(el("div", { class: "note bad explorer-problems", role: "alert" },
         problems.map((p) => el("p", {}, p.field ? el("b", {}, `${p.field}: `) : null,
@@ -275,7 +231,7 @@
 
     title(point) {
       const { answer } = this;
-      if (!("plan" in point)) return "Another plan";
+      if (!("plan" in point)) return "A plan off the front";
       const at = answer.front.indexOf(point.plan);
       if (point.plan === answer.best) return "The best plan";
       if (point.plan === answer.here) return "The plan of this page";
@@ -326,24 +282,36 @@
     }
 
     brief(i) {
-      const { cloud, asked, tokens, plans, front, best } = this.answer, { key } = against(asked.objective);
-      const step_s = cloud.time_s[i], devices = this.decided(i).devices, of = plans[best];
-      const winner = front.find((plan) => plans[plan][key] <= cloud.against[i]) ?? best;
-      const slower = `A plan of the front that takes no more is ${seconds(step_s - plans[winner].step_s)} faster.`;
-      return {
-        words: this.words(i), kind: cloud.kinds[cloud.kind[i]], devices, step_s, [key]: cloud.against[i],
-        tokens_per_s_per_device: tokens / step_s / devices,
-        mfu: of.mfu * of.step_s * of.devices / step_s / devices, hfu: NaN, wins: [slower], winner,
+      const { cloud, asked, tokens, plans, best } = this.answer, { key } = against(asked.objective);
+      const step_s = cloud.time_s[i], own = this.decided(i), of = plans[best];
+      const parts = (columns, whole) => columns.map((v) => (Array.isArray(v) ? v[i] : v) / 1000 * whole);
+      const plan = {
+        words: this.words(i), kind: cloud.kinds[cloud.kind[i]], devices: own.devices, step_s, [key]: cloud.against[i],
+        tokens_per_s_per_device: tokens / step_s / own.devices,
+        mfu: of.mfu * of.step_s * of.devices / step_s / own.devices, time: parts(cloud.time, step_s),
       };
+      if (plan.memory_bytes) {
+        plan.memory = parts(cloud.memory, plan.memory_bytes);
+        plan.moment = Array.isArray(cloud.moment) ? cloud.moment[i] : cloud.moment;
+      }
+      if (this.file) plan.command = this.command(own);
+      return { ...plan, ...Stretto.explorer.beaten(plan, { answer: this.answer, names: this.data.names }) };
+    }
+
+    // The command that gives a plan of the cloud of a file: all that decides it.
+    command(own) {
+      const { words } = this.data;
+      const pins = Object.entries(own).filter(([name, value]) => name !== "devices" && (value || !/offload$/.test(name)));
+      return [this.answer.command, ...pins.map(([name, value]) => `${name}=${words[name]?.[value] ?? value}`)].join(" ");
     }
 
     async detail(point) {
-      const { plans } = this.answer, ticket = ++this.details, brief = this.brief(point.cloud);
+      const ticket = ++this.details, { wins, beside } = this.brief(point.cloud);
       const numbers = Object.values(this.decided(point.cloud)).join(",");
       try {
-        const found = await page.api("explorer", { ...this.answer.asked, plan: numbers, beside: plans[brief.winner].numbers.join(",") });
+        const found = await page.api("explorer", { ...this.answer.asked, plan: numbers });
         if (ticket !== this.details || this.selected !== point) return;
-        this.side.replaceChildren(...this.steps(), ...panel(found.plan, { title: this.title(point), answer: this.answer, names: this.data.names }).filter(Boolean));
+        this.side.replaceChildren(...this.steps(), ...panel({ ...found.plan, wins, beside }, { title: this.title(point), answer: this.answer, names: this.data.names }).filter(Boolean));
       } catch (error) {
         if (ticket === this.details) this.side.append(el("p", { class: "note bad" }, error.message));
       }

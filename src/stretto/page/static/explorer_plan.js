@@ -14,9 +14,9 @@
 
   const sum = (values) => values.reduce((a, b) => a + b, 0);
 
-  // A bar of parts: bar({label, values, names, colors, whole, show, rest, best}); `rest` names what
-  // is left, and `best` are the values of the best plan, drawn below to the same scale.
-  function bar({ label, values, names, colors, whole, show, rest, best }) {
+  // A bar of parts: bar({label, values, names, colors, whole, show, rest, best, other}); `rest` names
+  // what is left, and `best` are the values of a plan called `other`, drawn below to the same scale.
+  function bar({ label, values, names, colors, whole, show, rest, best, other }) {
     const width = Math.max(whole, sum(values), best ? sum(best) : 0);
     const named = (own) => own.map((value, i) => ({ value, text: names[i], color: colors[i] })).filter((part) => part.value > 0);
     const drawn = (own) => own.map((part) => el("i", {
@@ -29,10 +29,10 @@
     return el("figure", { class: "explorer-bar" },
       el("figcaption", {}, label),
       el("div", { class: "parts", role: "img", "aria-label": `${label}: ${said}` }, drawn(parts)),
-      best ? el("div", { class: "parts thin", role: "img", "aria-label": `the best plan: ${show(sum(best))}`, title: "the best plan" }, drawn(named(best))) : null,
+      best ? el("div", { class: "parts thin", role: "img", "aria-label": `${other}: ${show(sum(best))}`, title: other }, drawn(named(best))) : null,
       page.legend([...legend.map((part) => ({ ...part, value: show(part.value) })),
         ...(rest && width > sum(values) ? [{ color: "sunken", text: rest, value: show(width - sum(values)) }] : [])]),
-      best ? el("small", {}, "thin: the best plan") : null);
+      best ? el("small", {}, `thin: ${other}`) : null);
   }
 
   function copied(label, text) {
@@ -85,12 +85,40 @@
     return texts.length ? [el("h4", {}, title), el("ul", { class: "explorer-why" }, texts.map((t) => el("li", {}, t)))] : [];
   }
 
+  const SLIGHT = 0.1;   // of the largest difference: too little to name
+  // The largest differences of two lists of parts, in words.
+  function differences(mine, others, texts, show) {
+    const found = mine.map((value, i) => [value - others[i], texts[i]]).sort((a, b) => Math.abs(b[0]) - Math.abs(a[0])).slice(0, 4);
+    const large = found.filter(([by]) => by && Math.abs(by) > SLIGHT * Math.abs(found[0][0]));
+    return large.map(([by, text]) => `${by > 0 ? "+" : "−"}${show(Math.abs(by))} ${text}`).join(", ") || "no part differs";
+  }
+
+  // Which plan of the front beats a plan that is not on it, by how much, and in which parts:
+  // {wins, beside}. The front that is drawn leaves plans out, so that none of it may.
+  function beaten(plan, { answer, names }) {
+    const { plans, front, asked } = answer, { key, name, show } = explorer.against(asked.objective);
+    const beats = front.find((i) => plans[i][key] <= plan[key] && plans[i].step_s <= plan.step_s);
+    const far = (i) => Math.abs(Math.log(plans[i].step_s / plan.step_s)) + Math.abs(Math.log(plans[i][key] / plan[key]));
+    const beside = beats ?? front.reduce((a, b) => (far(b) < far(a) ? b : a)), other = plans[beside];
+    const [longer, more] = [plan.step_s - other.step_s, plan[key] - other[key]];
+    const by = (value, text, words) => (value ? `${text(Math.abs(value))} ${value > 0 ? words[0] : words[1]}` : `no ${words[0]}`);
+    const which = `Plan ${front.indexOf(beside) + 1} of ${front.length} on the front (${other.words})`;
+    const text = beats === undefined
+      ? `No plan of the front that is drawn beats it in both; beside it lies ${which.replace(/^P/, "p")}: this one takes ${by(longer, explorer.seconds, ["longer", "less long"])} and ${by(more, show, ["more", "less"])} ${name}.`
+      : `${which} beats it: ${explorer.seconds(other.step_s)} a step, which is ${explorer.seconds(longer)} less (${format.change(other.step_s / plan.step_s - 1)}), with ${by(more, show, ["less", "more"])} ${name}.`;
+    const wins = [text, `Of the step this one has ${differences(plan.time, other.time, names.time, explorer.seconds)}.`];
+    if (plan.memory) wins.push(`Of the memory it has ${differences(plan.memory, other.memory, names.memory, format.bytes)}.`);
+    return { wins, beside };
+  }
+
   // The panel of a plan. `title` says which it is; `names` are those of its parts.
   function panel(plan, { title, answer, names }) {
     const limit = answer.limit_bytes, full = plan.memory_bytes > limit;
-    const best = answer.plans[answer.best], other = plan.words === best.words ? null : best;
+    const best = answer.plans[answer.best];
+    const other = plan.beside !== undefined ? answer.plans[plan.beside] : plan.words === best.words ? null : best;
+    const thin = other === best ? "the best plan" : `plan ${answer.front.indexOf(plan.beside) + 1} of the front`;
     const stats = el("dl", { class: "stats" },
-      page.stat({ label: "a step", value: explorer.seconds(plan.step_s), note: plan.mfu ? `${format.percent(plan.mfu)} MFU, ${format.percent(plan.hfu)} HFU` : "" }),
+      page.stat({ label: "a step", value: explorer.seconds(plan.step_s), note: plan.mfu ? `${format.percent(plan.mfu)} MFU${plan.hfu ? `, ${format.percent(plan.hfu)} HFU` : ""}` : "" }),
       page.stat({ label: "tokens/s a device", value: format.integer(plan.tokens_per_s_per_device), note: `${format.count(plan.tokens_per_s_per_device * plan.devices)} on ${format.integer(plan.devices)}` }),
       plan.memory_bytes ? page.stat({ label: "memory", value: format.bytes(plan.memory_bytes), note: `of ${format.bytes(limit)}`, tone: full ? "bad" : undefined }) : null,
       plan.energy_j ? page.stat({ label: "energy a step", value: explorer.hours(plan.energy_j), note: plan.money ? `${format.number(plan.money / answer.tokens * 1e6, 3)} USD a M tokens` : "" }) : null);
@@ -100,8 +128,8 @@
       stats,
       ...sentences(plan.gives?.length ? "Why it wins" : "How it compares", plan.wins ?? []),
       ...sentences("What it gives up", plan.gives ?? []),
-      plan.time ? bar({ label: "Where a step goes", values: plan.time, names: names.time, colors: TIME, whole: plan.step_s, show: explorer.seconds, best: other?.time }) : null,
-      plan.memory ? bar({ label: `What fills the fullest rank, ${names.moments[plan.moment]}`, values: plan.memory, names: names.memory, colors: MEMORY, whole: limit, show: format.bytes, rest: "free", best: other?.memory }) : null,
+      plan.time ? bar({ label: "Where a step goes", values: plan.time, names: names.time, colors: TIME, whole: plan.step_s, show: explorer.seconds, best: other?.time, other: thin }) : null,
+      plan.memory ? bar({ label: `What fills the fullest rank, ${names.moments[plan.moment]}`, values: plan.memory, names: names.memory, colors: MEMORY, whole: limit, show: format.bytes, rest: "free", best: other?.memory, other: thin }) : null,
       runs(plan),
       plan.command ? command(plan.command, answer.cluster_toml ? "with the cluster file below as cluster.toml" : "") : null,
       plan.toml ? folded("The plan as TOML", plan.toml) : null,
@@ -109,5 +137,5 @@
     ];
   }
 
-  Object.assign(explorer, { panel });
+  Object.assign(explorer, { panel, beaten });
 })();

@@ -13,6 +13,7 @@ Stretto.explorer = {};
   const ROLES = [["best", "best"], ["running", "runs today"], ["here", "you are here"]];
   const CORNERS = [[11, -9, "start"], [11, 19, "start"], [-11, -9, "end"], [-11, 19, "end"], [11, 34, "start"]];
   const BEYOND = 1.2;                  // of the memory of a device: what is drawn
+  const LEAST_SPAN = 0.2;              // of the memory: what the axis spans at least
   const LETTER = 7.2;                  // pixels of a letter of a label, about
 
   // What time is drawn against, by what is best.
@@ -131,7 +132,9 @@ Stretto.explorer = {};
       const room = 0.06 * (high - low) || 0.02 * high;
       if (!this.axis.binary) return [Math.max(0, low - room), high + room];
       if (high > limit / 2) return [0, limit * Math.max(1.04, 1.02 * Math.min(BEYOND, high / limit))];
-      return [low < high / 2 ? 0 : low - room, high + room];
+      if (low < high / 2) return [0, high + room];
+      const span = Math.max(high - low + 2 * room, LEAST_SPAN * high), middle = (low + high) / 2;  // less is no difference
+      return [middle - span / 2, middle + span / 2];
     }
 
     // ── drawing ──────────────────────────────────────────────────────────────────────────────

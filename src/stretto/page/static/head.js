@@ -9,13 +9,17 @@ Stretto.section({
     const { el } = page;
     const body = el("div", {});
     root.append(body);
-    const TONES = { running: "good", finished: "good", stopped: "warn", "not begun": "" };
+    const TONES = { starting: "", running: "good", finished: "good", stopped: "warn" };
+    const LOOK_MS = 15_000;  // a run that was killed tells nobody
+
+    let state = "";
 
     function draw(it) {
       if (page.live) document.title = it.tab;
+      state = it.state;
       body.replaceChildren(
         el("div", { class: "head-title" }, el("h1", {}, it.title),
-          it.state ? el("span", { class: `badge ${TONES[it.state]}` }, it.state) : null),
+          it.badge ? el("span", { class: `badge ${it.badge === it.state ? TONES[it.state] : "warn"}` }, it.badge) : null),
         el("p", { class: "verdict" }, it.verdict),
         el("dl", { class: "stats" }, it.figures.map((figure) => page.stat(figure))),
         ...it.notes.map(({ tone, text }) => el("p", { class: `note ${tone}` }, text)),
@@ -41,5 +45,6 @@ Stretto.section({
       }, 1000);
     }
     page.onUpdate(({ kind }) => follow(kind));
+    if (page.live) setInterval(() => { if (!document.hidden && (state === "running" || state === "starting")) follow("metrics"); }, LOOK_MS);
   },
 });

@@ -7,12 +7,13 @@ Stretto.section({
   title: "Memory",
   order: 3,
   render(root, data, page) {
-    const { el, format } = page, { Memory, Chart, Peaks, WORDS, color } = Stretto.memory;
+    const { el, format } = page, { Memory, Chart, Peaks, WORDS, TITLES, color } = Stretto.memory;
     const ROWS = 256;
     const memory = new Memory(data);
     const title = el("h3", {}), note = el("small", {}), said = el("p", { class: "memory-said" });
-    const legend = el("div", { class: "step-legend" }), pair = el("div", { class: "memory-pair" });
+    const legend = el("div", { class: "step-legend" }), throughout = el("div", { class: "memory-throughout" }), pair = el("div", { class: "memory-pair" });
     const peaks = new Peaks(memory, { choose });
+    const bars = el("h3", {});
     let charts = [];
 
     async function choose(rank) {
@@ -34,7 +35,7 @@ Stretto.section({
       const found = curves.map(([side, curve]) => `${side} at most ${format.bytes(most(curve))}, reached by ${curve.instruction(curve.peak)}`);
       if (!found.length) return "This file does not have its curve: stretto ui shows any rank's.";
       const own = measured ? measured.of(memory.kinds.indexOf("process"), 0) : 0, more = [];
-      if (own) more.push(`${format.bytes(own)} of what was measured are there throughout: the process with its libraries, and what its allocator keeps.`);
+      if (own) more.push(`${format.bytes(own)} of what was measured are there throughout: the interpreter, its libraries, and what its allocator had from the start.`);
       if (predicted && measured && own < most(measured) / 2) {  // else it says nothing of the program
         const by = format.change((most(measured) - own) / most(predicted) - 1);
         more.push(`${own ? "What is left differs" : "Measured differs"} by ${by} from what was predicted.`);
@@ -50,9 +51,12 @@ Stretto.section({
       note.textContent = memory.step === null ? "" : `step ${format.integer(memory.step)}`;
       said.textContent = words();
       const sides = memory.curves.map(([side]) => side).join(" | ");
-      legend.replaceChildren(el("small", {}, sides && `at the peak, ${sides}:`), page.legend(memory.present.reverse().map(([kind, k]) => ({
-        color: color(kind), text: WORDS[kind], on: !memory.hidden.has(kind),
-        value: memory.curves.map(([, curve]) => format.bytes(curve.of(k, curve.peak))).join(" | "),
+      offer();
+      const kinds = memory.present.filter(([kind]) => kind !== "process").reverse();
+      legend.replaceChildren(el("small", {}, sides && `at the peak, ${sides}:`), page.legend(kinds.map(([kind, k]) => ({
+        color: color(kind), text: WORDS[kind], title: TITLES[kind], on: !memory.hidden.has(kind),
+        value: kind === "kept" ? `up to ${format.bytes(memory.curve("measured")?.most(k) ?? 0)}`
+          : memory.curves.map(([, curve]) => format.bytes(curve.of(k, curve.peak))).join(" | "),
         onclick: (button) => {
           if (!memory.hidden.delete(kind)) memory.hidden.add(kind);
           button.setAttribute("aria-pressed", String(!memory.hidden.has(kind)));
@@ -62,6 +66,22 @@ Stretto.section({
       }))));
       for (const chart of charts) chart.show();
       peaks.show();
+    }
+
+    // What the process holds throughout may be larger than all else: shown, or left out.
+    function offer() {
+      const own = memory.curve("measured")?.of(memory.kinds.indexOf("process"), 0) ?? 0;
+      throughout.hidden = !own;
+      if (own) throughout.replaceChildren(page.toggle({
+        label: `Draw the ${format.bytes(own)} that the process holds throughout (${TITLES.process}) as well`,
+        checked: !memory.hidden.has("process"),
+        onchange: (on) => {
+          if (on) memory.hidden.delete("process"); else memory.hidden.add("process");
+          show();
+          throughout.querySelector("input").focus();
+        },
+      }), el("i", { class: "swatch", css: { "--swatch": `var(--${color("process")})` } }));
+      bars.textContent = `The most that each rank holds${memory.hidden.has("process") ? ", without what its process holds throughout" : ""}`;
     }
 
     function arrange() {
@@ -101,9 +121,9 @@ Stretto.section({
 
     arrange();
     root.append(el("div", { class: "card" },
-      el("div", { class: "card-head" }, title, note), said, pair, legend,
+      el("div", { class: "card-head" }, title, note), said, pair, throughout, legend,
       el("div", { class: "memory-ranks" },
-        el("div", { class: "card-head" }, el("h3", {}, "The most that each rank holds"), el("small", {}, "click a rank, or move with the arrow keys")),
+        el("div", { class: "card-head" }, bars, el("small", {}, "click a rank, or move with the arrow keys")),
         peaks.host),
       page.asTable("What fills the peak, as a table", composition),
       page.asTable("Peaks of all ranks, as a table", everybody)));

@@ -8,9 +8,15 @@ Stretto.memory = (() => {
   const FONT = "10.5px system-ui, sans-serif";
   const WORDS = {
     parameters: "parameters", optimizer: "optimizer", gradients: "gradients", activations: "activations",
-    communication: "gathered for use", other: "other", process: "the process itself",
+    communication: "gathered for use", other: "inputs and votes",
+    process: "held throughout by the process", kept: "kept by the allocator",
   };
-  const color = (kind) => (kind === "process" ? "strong-line" : `m-${kind}`);
+  const TITLES = {
+    communication: "parameters that were gathered from other ranks, for as long as they are used",
+    process: "the interpreter, its libraries, and what its allocator had from the start",
+    kept: "measured, but held by no buffer of the program: mostly memory that was freed and that the allocator keeps for later",
+  };
+  const color = (kind) => `m-${kind}`;
 
   // What a rank holds on one side: bytes by kind, each until the next second.
   class Curve {
@@ -26,9 +32,17 @@ Stretto.memory = (() => {
 
     of(kind, i) { return this.bytes[kind * this.count + i]; }
     total(i) { return this.memory.kinds.reduce((sum, _, k) => sum + this.of(k, i), 0); }
+    // What is left out of the picture, in words.
+    get without() {
+      const left = this.memory.kinds.filter((kind, k) => this.memory.hidden.has(kind) && this.ever(k));
+      const held = (kind) => format.bytes(this.of(this.memory.kinds.indexOf(kind), this.peak));
+      return left.filter((kind) => kind !== "kept").map((kind) => (kind === "process" ? `without the ${held(kind)} that the process holds throughout`
+        : `without ${held(kind)} ${WORDS[kind]}`)).join(", ");
+    }
     // Without the kinds that are left out of the picture.
     height(i) { return this.memory.kinds.reduce((sum, kind, k) => sum + (this.memory.hidden.has(kind) ? 0 : this.of(k, i)), 0); }
     highest() { let most = 0; for (let i = 0; i < this.count; i++) most = Math.max(most, this.height(i)); return most; }
+    most(kind) { return this.bytes.subarray(kind * this.count, (kind + 1) * this.count).reduce((a, b) => Math.max(a, b), 0); }
     ever(kind) { return this.bytes.subarray(kind * this.count, (kind + 1) * this.count).some((v) => v > 0); }
     at(second) { return Math.max(0, Stretto.timeline.above(this.seconds, second) - 1); }
     instruction(i) { return this.names[this.made[i]] || "the begin of the step"; }
@@ -98,7 +112,8 @@ Stretto.memory = (() => {
         class: "memory-chart", tabindex: 0, role: "application",
         "aria-label": `Memory ${side}: left and right move through the step, P goes to the peak.`,
       });
-      this.element = el("div", {}, this.head, this.host);
+      this.foot = el("small", {});         // what is left out
+      this.element = el("div", {}, this.head, this.host, this.foot);
       this.host.addEventListener("keydown", (event) => this.key(event));
       this.host.addEventListener("pointermove", (event) => this.move(event));
       this.host.addEventListener("pointerdown", (event) => this.move(event));
@@ -114,7 +129,8 @@ Stretto.memory = (() => {
       this.canvas ??= page.canvas(this.host, { height: HEIGHT, label: `Memory over the step, ${this.side}`, draw: (...a) => this.draw(...a) });
       const { curve } = this;
       this.head.replaceChildren(el("b", { class: this.side }, this.side), curve
-        ? ` ${format.bytes(curve.total(curve.peak))} at ${format.seconds(curve.seconds[curve.peak])}` : " not recorded");
+        ? ` ${format.bytes(curve.height(curve.peak))} at ${format.seconds(curve.seconds[curve.peak])}` : " not recorded");
+      this.foot.textContent = curve?.without ?? "";
       this.canvas.draw();
     }
 
@@ -204,7 +220,7 @@ Stretto.memory = (() => {
       this.moved();
       if (second === null || !curve) return page.tooltip.hide();
       const i = curve.at(second);
-      page.tooltip.show(x, y, el("strong", {}, `${format.bytes(curve.total(i))} ${this.side}`), ` at ${format.seconds(second)}`,
+      page.tooltip.show(x, y, el("strong", {}, `${format.bytes(curve.total(i))} ${this.side}`), ` in all at ${format.seconds(second)}`,
         el("dl", { class: "step-tip" }, curve.parts(i).flatMap(([term, text, kind]) => [
           el("dt", {}, el("i", { class: "swatch", css: { "--swatch": `var(--${color(kind)})` } }), ` ${term}`), el("dd", {}, text)])),
         el("small", {}, `since ${curve.instruction(i)}`));
@@ -233,5 +249,5 @@ Stretto.memory = (() => {
     }
   }
 
-  return { Memory, Chart, WORDS, color, LEFT, RIGHT, FONT };
+  return { Memory, Chart, WORDS, TITLES, color, LEFT, RIGHT, FONT };
 })();

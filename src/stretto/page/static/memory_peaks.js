@@ -85,7 +85,8 @@
       const x = this.across(event);
       if (x < LEFT) return page.tooltip.hide();
       const rank = this.rank(x);
-      const lines = [...this.sides.map((side) => [side, this.memory[side][rank]]), ["device has", this.memory.capacity[rank]]];
+      const { memory } = this, own = memory.hidden.has("process") ? [["of it throughout", memory.process[rank]]] : [];
+      const lines = [...this.sides.map((side) => [side, memory[side][rank]]), ...own, ["device has", memory.capacity[rank]]];
       page.tooltip.show(event.clientX, event.clientY, el("strong", {}, `rank ${rank}`), el("dl", { class: "step-tip" },
         lines.flatMap(([term, bytes]) => [el("dt", {}, term), el("dd", {}, format.bytes(bytes))])));
     }

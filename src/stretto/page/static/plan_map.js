@@ -172,7 +172,7 @@
       }
       const { holds } = this.tree, last = Math.min(this.data.ranks, rank + holds) - 1;
       const groups = this.mesh.groups.flatMap((group) => [
-        el("dt", {}, el("i", { class: "swatch", css: { "--swatch": `var(--k-${group.kind})` } }),
+        el("dt", {}, el("i", { class: "swatch ring", css: { "--swatch": `var(--k-${group.kind})` } }),
           `${group.name} ${this.mesh.index(rank, group)}`, el("small", {}, ` of ${this.mesh.extent(group)}`)),
         el("dd", {}, shortened(this.mesh.members(rank, group))),
       ]);
@@ -181,7 +181,8 @@
         el("p", { class: "muted" }, this.place(rank)),
         el("p", {}, this.holds(rank)),
         el("dl", { class: "plan-groups" }, groups),
-      ];
+        groups.length ? el("small", {}, "Ringed in these colours while a device is pointed at.") : null,
+      ].filter(Boolean);
     }
 
     words(rank) {

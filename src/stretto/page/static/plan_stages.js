@@ -5,6 +5,7 @@
   const { page } = Stretto;
   const { el, format } = page;
   const KINDS = ["parameters", "gradients", "optimizer", "activations", "communication", "other"];
+  const SHARE = "Share of the work", MEMORY = "Memory of a rank at its fullest";
   const FAR = 0.1;  // between what the program holds and the closed form, which is worth a word
 
   const total = (held) => Object.values(held).reduce((sum, size) => sum + size, 0);
@@ -31,13 +32,14 @@
 
   function row(stage, heaviest, held) {
     const cell = (...children) => el("span", { role: "cell" }, ...children);
+    const under = (label, kind, ...children) => el("span", { role: "cell", class: kind, dataset: { label } }, ...children);
     return el("div", { class: "stage-row", role: "row" },
       cell(`${stage.stage}`, stage.rank !== stage.stage && el("small", {}, ` rank ${stage.rank}`)),
       cell(blocks(stage), el("small", {}, ` ${stage.blocks} blocks`)),
       cell(format.count(stage.parameters)),
-      el("span", { role: "cell", class: "share" },
-        el("i", { css: { width: `${stage.share / heaviest * 100}%` } }), el("b", {}, format.percent(stage.share))),
-      el("span", { role: "cell", class: "held" }, held));
+      under(SHARE, "share", el("span", { class: "track" }, el("i", { css: { width: `${stage.share / heaviest * 100}%` } })),
+        el("b", {}, format.percent(stage.share))),
+      under(held.length ? MEMORY : "", "held", held));
   }
 
   page.planStages = (data) => {
@@ -49,19 +51,20 @@
     const held = (found) => (found
       ? [bar(found, whole, limit), el("b", { title: words(found) }, format.bytes(total(found)))] : []);
     const used = KINDS.filter((kind) => [memory, ...peaks].some((found) => found[kind] > 0));
-    const titles = ["Stage", "Blocks", "Parameters", "Share of the work", peaks.length ? "Memory of a rank at its fullest" : ""];
+    const titles = ["Stage", "Blocks", "Parameters", SHARE, peaks.length ? MEMORY : ""];
+    const key = [page.legend(used.map((kind) => ({ color: `m-${kind}`, text: kind }))), el("small", {}, `a device has ${format.bytes(limit)}`)];
     const apart = peaks.length && Math.abs(Math.max(...peaks.map(total)) / total(memory) - 1) > FAR;
     return el("div", { class: "card" },
-      el("div", { class: "card-head" }, el("h3", {}, stages.length > 1 ? "Stages" : "One stage"),
-        page.legend(used.map((kind) => ({ color: `m-${kind}`, text: kind }))),
-        el("small", {}, `a device has ${format.bytes(limit)}`)),
+      el("div", { class: "card-head" }, el("h3", {}, stages.length > 1 ? "Stages" : "One stage"), peaks.length ? key : null),
       el("div", { class: "stage-list", role: "table", "aria-label": "Stages", tabindex: 0 },
         el("div", { class: "stage-row head", role: "row" }, titles.map((text) => el("span", { role: "columnheader" }, text))),
         stages.map((stage) => row(stage, heaviest, held(stage.peak_bytes))),
         el("div", { class: "stage-row whole", role: "row" },
-          el("span", { role: "cell" }, "The fullest rank, in closed form"),
+          el("span", { role: "cell", title: "by formulas, without playing a step" },
+            peaks.length ? "The fullest rank, as estimated without playing a step" : "Memory of the fullest rank, as estimated without playing a step"),
           el("span", { role: "cell", class: "held" }, held(memory)))),
+      peaks.length ? null : el("div", { class: "card-head stage-key" }, key),
       apart ? el("p", { class: "muted small" },
-        "The stages hold what Stretto's own blocks keep; the closed form is of the software that the plan is priced for.") : null);
+        "The stages hold what Stretto's own blocks keep; the estimate is of the software that the plan is priced for.") : null);
   };
 })();

@@ -7,6 +7,7 @@ Stretto.section({
   order: 0,
   render(root, data, page) {
     const { el, format } = page;
+    const TONES = { starting: "", running: "good", finished: "good", stopped: "warn" };
     const box = el("div", { class: "card" });
     root.append(el("h1", {}, "Runs"), box);
 
@@ -25,13 +26,14 @@ Stretto.section({
       }
       box.replaceChildren(page.table({
         caption: `${runs.length} ${runs.length === 1 ? "run" : "runs"}, the newest first`,
-        head: ["Run", "Step", "Loss", "Tokens a second", "MFU", "To go", "Last word"],
-        numeric: [1, 2, 3, 4, 5, 6],
+        head: ["Run", "Status", "Model", "Plan", "Step", "Loss", "Tokens a second", "MFU", "To go", "Last word"],
+        numeric: [4, 5, 6, 7, 8, 9],
         rows: runs.map((run) => [
           el("a", { href: `/run?${new URLSearchParams({ run: run.name })}` }, run.name),
-          run.step === undefined ? "–" : `${format.integer(run.step)} of ${format.integer(run.steps)}`,
+          el("span", { class: `badge ${TONES[run.state]}` }, run.state), run.model || "–", run.plan || "–",
+          `${format.integer(run.step ?? 0)} of ${format.integer(run.steps)}`,
           format.number(run.loss), format.count(run.tokens_per_s), format.percent(run.mfu),
-          run.step === run.steps ? "done" : format.seconds(run.eta_s), ago(run.changed),
+          run.state === "running" ? format.seconds(run.eta_s) : "–", ago(run.changed),
         ]),
       }));
     }

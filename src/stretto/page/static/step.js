@@ -8,11 +8,7 @@ Stretto.section({
   render(root, data, page) {
     const { el, format } = page, { timeline } = Stretto;
     const model = new timeline.Model(data);
-    const WORDS = {
-      idle: "bubble", forward: "forward", recompute: "recompute", backward: "backward", update: "update",
-      activation: "activations", parameter: "parameters", gradient: "gradients", pipeline: "between stages",
-      vote: "vote", data: "waits for data", host: "host",
-    };
+    const { WORDS, TITLES, GLOSSARY, KEYS, broken } = timeline;
     const kept = new Map(data.recordings.map((one) => [one.step, one]));
     let steps = data.steps, follow = true;
     model.record(data.recordings.at(-1) ?? null);
@@ -29,6 +25,7 @@ Stretto.section({
       return known ? { begin: rows.begin[at.row], length: rows.length[at.row], extra: rows.extra?.[at.row] } : null;
     };
 
+    const LEAST_S = 1e-9;  // what is less is left of rounding
     const signed = (seconds) => `${seconds < 0 ? "−" : "+"}${format.seconds(Math.abs(seconds))}`;
 
     // A row in words: [[term, text, class], …].
@@ -61,7 +58,7 @@ Stretto.section({
     function usage(rank, name) {
       const side = view.side(name) ?? model.sides.at(-1)[1], parts = side.usage(rank);
       if (!parts) return [["rank", `${rank}, ${side.knows(rank) ? "not read with the others: open it" : "not recorded in this step"}`]];
-      const order = [...parts.keys()].filter((i) => parts[i] > 0).sort((a, b) => parts[b] - parts[a]);
+      const order = [...parts.keys()].filter((i) => parts[i] > LEAST_S).sort((a, b) => parts[b] - parts[a]);
       return order.map((i) => [WORDS[model.sorts[i]], `${format.seconds(parts[i])}, ${format.percent(parts[i] / side.step_s, 2)}`]);
     }
 
@@ -108,7 +105,8 @@ Stretto.section({
     const legend = el("div", { class: "step-legend" });
     function explain() {
       if (view.by === "difference") {
-        legend.replaceChildren(el("span", { class: "step-scale" }, `${format.seconds(view.scale_s)} faster`, el("i"), `${format.seconds(view.scale_s)} slower than predicted`));
+        legend.replaceChildren(el("span", { class: "step-scale" }, `${format.seconds(view.scale_s)} faster`, el("i"), `${format.seconds(view.scale_s)} slower than predicted, or more`),
+          el("small", {}, "Above, every moment has the colour of what differs most in it."));
         return;
       }
       const present = model.sorts.map((sort, i) => [sort, i]).filter(([, i]) => model.sides.some(([, side]) => {
@@ -116,7 +114,7 @@ Stretto.section({
         return model.sheets.some((sheet) => sheet.sort.includes(i));
       }));
       legend.replaceChildren(page.legend(present.map(([sort, i]) => ({
-        color: `k-${sort}`, text: WORDS[sort], on: !view.hidden[i],
+        color: `k-${sort}`, text: WORDS[sort], title: TITLES[sort], on: !view.hidden[i],
         onclick: i === 0 ? undefined : (button) => {
           view.hidden[i] = view.hidden[i] ? 0 : 1;
           button.setAttribute("aria-pressed", String(!view.hidden[i]));
@@ -126,9 +124,9 @@ Stretto.section({
     }
 
     const FINDINGS = 3;
-    const finding = (it) => el("p", { class: "finding" }, el("b", {}, it.title),
+    const finding = (it) => el("p", { class: "finding" }, el("b", {}, broken(it.title)),
       el("span", { class: `more ${it.extra_s < 0 ? "faster" : ""}` }, `${signed(it.extra_s)} (${format.percent(it.share, 2)})`),
-      el("br"), it.why);
+      el("br"), broken(it.why));
     const costs = el("div", { class: "step-costs" });
     function explainCosts() {
       const step = model.step, top = step?.top ?? [], findings = step?.findings ?? [];
@@ -139,9 +137,9 @@ Stretto.section({
           el("div", { class: "card-head" }, el("h3", {}, "What cost the most extra time"), el("small", {}, "click to see it")),
           el("ol", { class: "costs" }, top.map((it) => el("li", {}, el("button", {
             type: "button", class: "cost",
-            onclick: () => { view.show({ side: "measured", rank: it.rank, row: it.row }); ask(it.rank); view.element.scrollIntoView({ block: "nearest" }); view.element.focus({ preventScroll: true }); },
-          }, el("b", {}, it.name), el("span", { class: `more ${it.extra_s < 0 ? "faster" : ""}` }, signed(it.extra_s)),
-          el("small", {}, `rank ${it.rank}: ${format.seconds(it.measured_s)} instead of ${format.seconds(it.predicted_s)}${it.cause ? ` · ${it.cause}` : ""}`)))))),
+            onclick: () => { view.show({ side: "measured", rank: it.rank, row: it.row }, { beside: "predicted" }); ask(it.rank); view.element.scrollIntoView({ block: "nearest" }); view.element.focus({ preventScroll: true }); },
+          }, el("b", {}, broken(it.name)), el("span", { class: `more ${it.extra_s < 0 ? "faster" : ""}` }, signed(it.extra_s)),
+          el("small", {}, broken(`rank ${it.rank}: ${format.seconds(it.measured_s)} instead of ${format.seconds(it.predicted_s)}${it.cause ? ` · ${it.cause}` : ""}`))))))),
         findings.length ? el("div", { class: "card" },
           el("div", { class: "card-head" }, el("h3", {}, "Why, most likely")),
           findings.slice(0, FINDINGS).map(finding),
@@ -256,7 +254,8 @@ Stretto.section({
         label: "Step", value: String(model.step?.step),
         options: [...there].reverse().map((step, i) => [String(step), `${format.integer(step)}${i ? "" : " (newest)"}`]),
         onchange: (step) => { follow = Number(step) === there.at(-1); turn(Number(step)).catch((e) => page.announce(e.message)); },
-      }) : there.length ? el("small", {}, `step ${format.integer(there[0])}`) : "");
+      }) : there.length ? el("small", {}, `step ${format.integer(there[0])}`) : "",
+      there.length < steps.length ? el("small", { class: "step-some" }, ` ${format.integer(there.length)} of ${format.integer(steps.length)} recorded steps; stretto ui has all`) : "");
     }
     page.onUpdate(async (news) => {
       if (news.kind !== "recordings") return;
@@ -290,7 +289,9 @@ Stretto.section({
             icon("←", "Earlier", () => view.pan(-0.3)), icon("→", "Later", () => view.pan(0.3)), icon("↔", "The whole step", () => view.whole()))),
         map.host, view.element, legend, scope,
         el("p", { class: "step-hint" }, "Drag to move; Ctrl and wheel, or two fingers, zoom; click a rank to open it. ",
-          el("span", { class: "keys" }, "Keys: ", ...["+", "−", "←", "→", "↑", "↓", "N", "P", "O", "Z", "Enter", "Home"].flatMap((key) => [el("kbd", {}, key), " "]))),
+          el("span", { class: "keys" }, "Keys: ", KEYS.flatMap(([keys, does]) => [el("span", { class: "key" }, keys.split(" ").map((key) => el("kbd", {}, key)), ` ${does}`), " "]))),
+        el("details", { class: "as-table" }, el("summary", {}, "What the words mean"),
+          el("dl", { class: "facts" }, GLOSSARY.flatMap(([word, means]) => [el("dt", {}, broken(word)), el("dd", {}, means)]))),
         tables));
     view.scale_s = model.measured?.scale_s ?? 0;
     for (const rank of view.order.slice(0, view.order.length <= 4 ? 4 : 1)) view.open.add(rank);

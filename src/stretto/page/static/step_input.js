@@ -95,7 +95,7 @@
         ArrowLeft: () => this.pan(-PAN), ArrowRight: () => this.pan(PAN),
         ArrowUp: () => choose(this.beyond(-1)), ArrowDown: () => choose(this.beyond(1)),
         n: () => choose(this.next(1)), p: () => choose(this.next(-1)),
-        Home: () => this.whole(),
+        Home: () => this.whole(), 0: () => this.whole(),
         Enter: () => this.selected && this.toggle(this.selected.rank),
         z: () => this.selected?.row !== undefined && this.show(this.selected),
         o: () => choose(this.across()),

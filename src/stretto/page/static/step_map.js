@@ -15,7 +15,7 @@
       this.cursor = null;
       this.host = el("div", {
         class: "step-map", tabindex: 0, role: "application",
-        "aria-label": "Map of all ranks: arrows move, Enter opens the rank there.",
+        "aria-label": "Map of all ranks: arrows move, Enter opens the rank there, 0 shows the whole step.",
       });
       this.canvas = page.canvas(this.host, { height: this.tall(), label: "All ranks over the step", draw: (...a) => this.draw(...a) });
       page.onTheme(() => { this.image = null; this.canvas.draw(); });
@@ -152,6 +152,7 @@
         const moves = { ArrowUp: [-by, 0], ArrowDown: [by, 0], ArrowLeft: [0, -by], ArrowRight: [0, by], PageUp: [-Math.ceil(n / 16), 0], PageDown: [Math.ceil(n / 16), 0] };
         const at = this.cursor ?? { rank: 0, second: 0 };
         if (event.key === "Enter" && this.cursor) this.go(at);
+        else if (event.key === "0") view.whole();
         else if (event.key === "Home") this.cursor = { rank: 0, second: 0 };
         else if (event.key === "End") this.cursor = { rank: n - 1, second: end };
         else if (event.key === "Escape") this.cursor = null;

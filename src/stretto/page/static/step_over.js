@@ -34,8 +34,8 @@
       context.clip();
       context.translate(0, RULER - scrollTop);
       this.grid(context, scrollTop);
-      this.texts(context);
       if (this.path) for (const [name, side] of this.sides) this.critical(context, name, side);
+      this.texts(context);
       for (const at of [this.selected, this.hovered]) if (at) this.mark(context, at);
       context.restore();
       context.save();
@@ -142,7 +142,7 @@
         const queue = row[i] >= 0 ? this.model.sheet(of).queue[row[i]] : -1;
         const index = this.model.sheet(of).lanes.findIndex((l) => l.queue === queue);
         const lane = lanes.find((l) => l.index < 0 || l.index === index);
-        return lane.y + lane.height / 2;
+        return lane.index === 0 ? lane.y + lane.height - 2 : lane.y + lane.height / 2;  // below the names
       };
       context.beginPath();
       let last = -Infinity, started = false;
@@ -171,7 +171,7 @@
       context.textAlign = "left";
       context.fillStyle = open ? colors.text : colors.muted;
       context.font = `${open ? 600 : 400} 11px ${FONT}`;
-      context.fillText(`${open ? "▾" : "▸"} ${this.gutter > 70 ? "rank " : ""}${rank}`, 6, top + CLOSED / 2);
+      context.fillText(`${open ? "▾" : "▸"} ${this.narrow ? "" : "rank "}${rank}`, 6, top + CLOSED / 2);
       const alike = this.folded ? this.model.predicted.alike(rank) : 1;
       if (alike > 1) {
         context.textAlign = "right";
@@ -202,7 +202,7 @@
     },
 
     names(context, rank, top) {
-      const { colors } = this, narrow = this.gutter < 70;
+      const { colors, narrow } = this;
       context.font = `11px ${FONT}`;
       context.fillStyle = colors.faint;
       context.fillText(this.model.place(rank), this.gutter + 4, top + CLOSED / 2);

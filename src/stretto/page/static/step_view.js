@@ -27,7 +27,7 @@
       this.filler = el("div", { class: "step-filler" }, this.canvas);
       this.element = el("div", {
         class: "step-rows", tabindex: 0, role: "application",
-        "aria-label": "Timelines of the ranks. Plus and minus zoom, arrows move and choose a rank, N and P go to the next and previous instruction, Enter opens a rank, Z zooms to the instruction, Home shows the whole step.",
+        "aria-label": "Timelines of the ranks. Plus and minus zoom, left and right move, up and down choose a rank, N and P go to the next and previous instruction, O to the same one predicted or measured, Enter opens a rank, Z zooms to the instruction, 0 or Home shows the whole step.",
       }, this.filler);
       this.element.addEventListener("scroll", () => this.draw());
       new ResizeObserver(() => this.measure()).observe(this.element);
@@ -57,8 +57,12 @@
     standing(rank) { return this.order[this.index[rank]]; }
 
     get sides() { return this.model.sides.filter(([name]) => this.shown.includes(name)); }
-    get gutter() { return this.width < 640 ? 62 : 96; }
-    get bars() { return this.width < 640 ? 0 : 108; }
+    get narrow() { return this.width < 640; }
+    get gutter() {
+      const least = this.narrow ? 62 : 96;  // with room for how many are alike
+      return this.folded && this.order.length < this.model.ranks ? least + 34 : least;
+    }
+    get bars() { return this.narrow ? 0 : 108; }
     get plot() { return Math.max(40, this.width - this.gutter - this.bars); }
     x(second) { return this.gutter + (second - this.from_s) / (this.until_s - this.from_s) * this.plot; }
     second(x) { return this.from_s + (x - this.gutter) / this.plot * (this.until_s - this.from_s); }
@@ -172,15 +176,19 @@
       }
     }
 
-    // Show a row: open its rank and make it a good part of what is in sight.
-    show(at, { share = 0.25 } = {}) {
+    // Show a row: open its rank and make it a good part of what is in sight; `beside` is another side
+    // on which the same row is to be in sight too.
+    show(at, { share = 0.25, beside = null } = {}) {
       const rows = this.side(at.side)?.rows(at.rank);
       this.selected = at = { ...at, rank: this.standing(at.rank) };
       this.open.add(at.rank);
       this.measure();
       this.reveal(at.rank);
       if (!rows || !Number.isFinite(rows.begin[at.row])) return;
-      const room = Math.max(rows.length[at.row], 1e-6) / share / 2, middle = this.middle(at);
+      const twin = at.row < rows.sheet.length ? beside && this.side(beside)?.rows(at.rank) : null;
+      const seen = [rows, twin].filter((own) => own && Number.isFinite(own.begin[at.row]));
+      const from = Math.min(...seen.map((own) => own.begin[at.row])), until = Math.max(...seen.map((own) => own.end(at.row)));
+      const room = Math.max(rows.length[at.row] / share, (until - from) * 1.2, 1e-6) / 2, middle = (from + until) / 2;
       this.window(middle - room, middle + room, { glide: true });
     }
 

@@ -11,18 +11,22 @@
     const sizes = levels.length ? levels.map((l) => l.devices) : [1];
     let holds = 1, inner = 0;
     for (;;) {
-      for (let cell = holds === 1 ? 34 : 26; cell >= 5; cell--) {
-        const found = place(sizes.slice(inner), holds, devices, cell, width);
-        if (found.width <= width && (found.height <= tallest || (cell === 5 && inner === sizes.length - 1))) {
-          return { ...found, level0: inner };
+      const fits = (loose) => {
+        for (let cell = holds === 1 ? 34 : 26; cell >= 5; cell--) {
+          const found = place(sizes.slice(inner), holds, devices, cell, width, loose);
+          if (found.width <= width && (found.height <= tallest || (cell === 5 && inner === sizes.length - 1))) return found;
         }
-      }
+        return null;
+      };
+      // Rows come out even, unless cells are much larger where they do not.
+      const neat = fits(false), ragged = fits(true);
+      if (ragged) return { ...(neat && neat.size * 1.3 > ragged.size ? neat : ragged), level0: inner };
       if (inner >= sizes.length - 1) return { ...place(sizes.slice(inner), holds, devices, 5, width), level0: inner };
       holds = sizes[inner++];
     }
   }
 
-  function place(sizes, holds, devices, cell, width) {
+  function place(sizes, holds, devices, cell, width, loose = false) {
     // From the inside out: how many of the level below stand in a box, in how many columns.
     let below = { w: cell, h: cell, holds };
     const dims = [];
@@ -33,7 +37,7 @@
       const room = Math.max(1, Math.floor((width - 2 * pad + gap) / (below.w + gap)));
       const nice = outermost ? count : count <= 2 ? count : count <= 8 ? Math.ceil(count / 2)
         : Math.ceil(Math.sqrt(count * (below.h / below.w) * 2));
-      const columns = even(count, Math.min(count, room, nice)), rows = Math.ceil(count / columns);
+      const most = Math.min(count, room, nice), columns = loose && outermost ? most : even(count, most), rows = Math.ceil(count / columns);
       const label = !outermost && cell >= 15 && columns * below.w > 44 ? 15 : 0;
       dims.push({ ...below, count, columns, gap, pad, label });
       below = {
