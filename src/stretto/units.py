@@ -49,15 +49,18 @@ def parse(text: str, quantity: Quantity, *, field: str = "value", example: str =
     factor = _factor(match.group(2), quantity) if match else None
     if match and factor is not None and math.isfinite(float(match.group(1)) * factor):
         return float(match.group(1)) * factor
-    example = example or {
-        "bytes": "25MiB",
-        "bytes_per_s": "200Gbit/s or 25GB/s",
-        "flops": "1.2TFLOP",
-        "flops_per_s": "989TFLOP/s",
-        "s": "1.5us",
-        "w": "700W",
-        "j": "1.2kWh or 4.3MJ",
-    }[quantity]
+    example = (
+        example
+        or {
+            "bytes": "25MiB",
+            "bytes_per_s": "200Gbit/s or 25GB/s",
+            "flops": "1.2TFLOP",
+            "flops_per_s": "989TFLOP/s",
+            "s": "1.5us",
+            "w": "700W",
+            "j": "1.2kWh or 4.3MJ",
+        }[quantity]
+    )
     raise InputError(
         Problem(field, f"{text!r} is not a number with a unit of {quantity}", f"write {example}")
     )
