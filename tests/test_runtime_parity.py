@@ -15,8 +15,8 @@ from stretto.plan import Batch, Plan
 from stretto.presets import preset
 from stretto.runtime.parity import Difference, Trace, alone, difference, invented, shrunk
 
-BLOCKS = 5
-EACH = 12
+BLOCKS = 3
+EACH = 20
 
 
 def stretto(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -6,7 +6,7 @@ that it is made for, which a loop in the same browser tells. Of two attempts the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,16 +21,27 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (run / "metrics.jsonl").unlink()
 
 
-def bounded(attempts: list[Opened]) -> None:
-    """Hold the better of some attempts to the promise."""
-    assert min(a.load_s / a.slowness for a in attempts) <= LOAD_S
-    for name in attempts[0].input_s:
-        assert min(a.input_s[name] / a.slowness for a in attempts) <= INPUT_S, name
+def bounded(attempt: Callable[[], Opened]) -> None:
+    """Hold the better of two attempts to the promise."""
+    attempts: list[Opened] = []
+    while len(attempts) < 2 and late(attempts):
+        attempts.append(attempt())
+    assert late(attempts) == []
+
+
+def late(attempts: list[Opened]) -> list[str]:
+    """Give what took too long in all of some attempts."""
+    if not attempts:
+        return ["load"]
+    took = [{"load": a.load_s / LOAD_S} | {n: s / INPUT_S for n, s in a.input_s.items()}
+            for a in attempts]  # fmt: skip
+    slow = [a.slowness for a in attempts]
+    return [n for n in took[0] if min(t[n] / s for t, s in zip(took, slow, strict=True)) > 1]
 
 
 def test_a_file_opens_and_answers_in_time(browser: Browser, large: Path) -> None:
     url = file_of(large).as_uri()
-    bounded([opened(browser, url) for _ in range(2)])
+    bounded(lambda: opened(browser, url))
 
 
 def test_a_served_page_opens_and_answers_in_time_once_it_was_foretold(
@@ -40,4 +51,4 @@ def test_a_served_page_opens_and_answers_in_time_once_it_was_foretold(
         server.shelf.metrics("large").read()
         url = server.run_url("large")
         opened(browser, url)
-        bounded([opened(browser, url) for _ in range(2)])
+        bounded(lambda: opened(browser, url))

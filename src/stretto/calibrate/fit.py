@@ -36,6 +36,7 @@ NOTHING = 0.5
 
 _SMALL = 1e-4  # of a logarithm, for derivatives
 _ROUNDS = 30
+_FINE = 1e-5  # of the sum of squares and of constants: far below what noise tells apart
 
 Floats = NDArray[np.float64]
 
@@ -207,28 +208,37 @@ class _Fit:
 
         def least(begin: Floats, large: float) -> Any:
             return least_squares(
-                self.off, begin, self.off_slopes, bounds=bounds, max_nfev=_ROUNDS, args=(large,)
+                self.off,
+                begin,
+                self.off_slopes,
+                bounds=bounds,
+                max_nfev=_ROUNDS,
+                args=(large,),
+                ftol=_FINE,
+                xtol=_FINE,
             )
 
-        # Far from the optimum large errors count too little to be mended: from plain squares too.
-        found = min(
-            least(start, LARGE), least(least(start, _PLAIN).x, LARGE), key=lambda one: one.cost
-        )
+        found = least(start, LARGE)
+        if (np.abs(self.errors(found.x)[: len(self.samples)]) > LARGE).any():
+            # Large errors may count too little to be mended: from where plain squares lead, too.
+            found = min(found, least(least(start, _PLAIN).x, LARGE), key=lambda one: one.cost)
         spread = np.sqrt(np.diag(np.linalg.inv(found.jac.T @ found.jac)))
         better = float(np.sum(self.off(first, LARGE) ** 2)) - 2 * float(found.cost) > NOTHING
         return np.asarray(found.x) if better else first, spread
 
+    def errors(self, logs: Floats) -> Floats:
+        """Give how far off samples and steps are, in deviations."""
+        return np.asarray((self.predicted(logs) - self.measured) * self.weights)
+
     def off(self, logs: Floats, large: float) -> Floats:
         """Give what squares are summed of: of samples, of steps, and of constants."""
-        count = len(self.samples)
-        errors = (self.predicted(logs) - self.measured) * self.weights
+        count, errors = len(self.samples), self.errors(logs)
         held = (logs - self.prior) / self.deviations
         return np.concatenate([_robust(errors[:count], large), errors[count:], held])
 
     def off_slopes(self, logs: Floats, large: float) -> Floats:
         """Give how these change with the logarithms of constants."""
-        count = len(self.samples)
-        errors = (self.predicted(logs) - self.measured) * self.weights
+        count, errors = len(self.samples), self.errors(logs)
         scale = np.append(_robust_slope(errors[:count], large), np.ones(len(self.runs)))
         rows = self.slopes(logs) * (self.weights * scale)[:, None]
         return np.concatenate([rows, np.diag(1 / self.deviations)])
