@@ -371,6 +371,17 @@ class Prices:
         return float(seconds) + blocking
 
 
+def hidden_rate(role: Role, stack: Stack) -> float:
+    """Give the rate, of its own, at which a message of some role moves beside a compute."""
+    match role:
+        case Role.GRADIENT:
+            return min(1.0, float(stack.data_overlap))
+        case Role.WORKING | Role.PARAMETER:
+            return min(1.0, float(stack.gather_overlap))
+        case _:
+            return 1.0
+
+
 def level_of(ranks: Sequence[int], machine: Machine) -> int:
     """Give the index of the innermost level of links that joins all of `ranks`."""
     low, high = min(ranks), max(ranks)

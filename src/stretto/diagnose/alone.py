@@ -12,10 +12,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from stretto.cost.instruction import Message
-from stretto.cost.stack import Stack
+from stretto.cost.instruction import Message, hidden_rate
 from stretto.diagnose.constant import Sites
-from stretto.diagnose.net import Net, Node
+from stretto.diagnose.net import Net
 from stretto.diagnose.replay import Bools, Parts
 from stretto.program.instruction import Role
 from stretto.timeline.value import Floats, Ints
@@ -52,7 +51,8 @@ def beside(web: Net, sites: Sites) -> Beside:
     for node in web.nodes:
         if node.lane is None:
             continue
-        hides, levels = _hides(node, sites.stack), sites.levels(node.ranks)
+        role = node.work.role if isinstance(node.work, Message) else Role.ACTIVATION
+        hides, levels = hidden_rate(role, sites.stack), sites.levels(node.ranks)
         for level in np.unique(levels).tolist():
             out, into = 2 * level, 2 * level + 1
             cells = node.cells[levels == level]
@@ -62,17 +62,6 @@ def beside(web: Net, sites: Sites) -> Beside:
             else:
                 way[cells] = ways.setdefault((out, into, hides), len(ways))
     return Beside(tuple(ways), way, float(sites.stack.contention))
-
-
-def _hides(node: Node, stack: Stack) -> float:
-    role = node.work.role if isinstance(node.work, Message) else Role.ACTIVATION
-    match role:
-        case Role.GRADIENT:
-            return min(1.0, float(stack.data_overlap))
-        case Role.WORKING | Role.PARAMETER:
-            return min(1.0, float(stack.gather_overlap))
-        case _:
-            return 1.0
 
 
 def alone_s(web: Net, taken: Parts, what: Beside, *, weight: Floats | None = None) -> Floats:

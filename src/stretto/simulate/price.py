@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stretto.cluster import LEVELS
-from stretto.cost.instruction import Message
+from stretto.cost.instruction import Message, hidden_rate
 from stretto.layout import Kind
-from stretto.program.instruction import Compute, Role, Update
+from stretto.program.instruction import Compute, Update
 from stretto.simulate.route import Pattern, Route, Wiring
 from stretto.simulate.site import Site, Way
 from stretto.simulate.symmetry import Ints
@@ -186,7 +186,7 @@ class Priced:
         for message, which in messages:
             place = queue.place[which]
             self.work_s[place] = seconds = self.site.message_s(message, partners, way=way)
-            self.hides[place] = self._hides(message)
+            self.hides[place] = hidden_rate(message.role, self.site.stack)
             pattern = _pattern(message)
             if not self.site.network.routed or message.kind == "vote" or seconds <= 0:
                 continue
@@ -203,17 +203,6 @@ class Priced:
             return None
         routes = self.wiring.routes()
         return Traffic(routes, self.route, self.rate, tuple(self.wiring.capacity))
-
-    def _hides(self, message: Message) -> float:
-        """Give the rate at which a message moves beside a compute."""
-        stack = self.site.stack
-        match message.role:
-            case Role.GRADIENT:
-                return min(1.0, float(stack.data_overlap))
-            case Role.WORKING | Role.PARAMETER:
-                return min(1.0, float(stack.gather_overlap))
-            case _:
-                return 1.0
 
 
 def _pattern(message: Message) -> Pattern:
