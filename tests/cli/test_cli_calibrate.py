@@ -93,12 +93,16 @@ def test_a_run_says_what_was_predicted_beside_what_it_measured(home: Path) -> No
 def test_a_run_on_a_named_cluster_keeps_it_and_is_predicted_by_it(home: Path) -> None:
     file = home / "slow.toml"
     run = trained(home, "one", *PLANS["one"])
+    fast = load(run / "cluster.toml")
     slow = (run / "cluster.toml").read_text()
     file.write_text(slow.replace("name = ", 'name = "slow"  # ', 1).replace("GFLOP/s", "MFLOP/s"))
     other = trained(home, "slow", *PLANS["one"], "--cluster", "slow.toml", "steps=3")
     assert load(other / "cluster.toml").name == "slow"
     records = [json.loads(line) for line in (other / "metrics.jsonl").read_text().splitlines()]
-    assert records[0]["predicted_s"] > 1
+    start = RunDirectory(other).read()
+    told = foretold(start, load(file)).timeline.step_s
+    assert records[0]["predicted_s"] == pytest.approx(told, rel=1e-6)
+    assert told > 10 * foretold(start, fast).timeline.step_s
 
 
 def test_what_changed_is_printed_and_no_file_is_replaced_unless_that_is_said(
