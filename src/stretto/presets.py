@@ -56,3 +56,8 @@ def preset(name: str) -> Model:
     raise ModelError(
         Problem("model", f"there is no preset {name!r}", f"{hint}choose from {', '.join(PRESETS)}")
     )
+
+
+def name_of(model: Model) -> str:
+    """Give the name of the preset that a model is; empty if it is none."""
+    return model.name if PRESETS.get(model.name) == model else ""

@@ -50,7 +50,7 @@ examples:
   stretto train gpt2 --data my-texts/ dp=2 tp=2    another model, text and mesh
   stretto train --resume runs/2026-05-01-1200-stretto-1m
   stretto generate runs/2026-05-01-1200-stretto-1m --prompt "In the beginning"
-  stretto verify plan.toml llama-3-8b              does this plan compute what one rank does?
+  stretto verify plan.toml                         does this plan compute what one rank does?
 
 exit status: 0 done; 2 what was asked for cannot be, or the machine refused; 3 a rank failed;
 1 plans differ (verify) or a bug; 130 and 143 after Ctrl-C and SIGTERM, with a checkpoint.

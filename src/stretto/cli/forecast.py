@@ -24,7 +24,8 @@ restarts, checkpoints and spare nodes, and tells where the time goes, how often 
 many spare nodes are worth having. Nothing is run, and no device is needed.
 
 PLAN is a plan in TOML, or a run; without it, a plan is made of the keys. MODEL is a preset, a
-config.json or a directory with one. Or state the steps: --devices, --step and --steps.
+config.json or a directory with one (default: the one that the plan names, else the small one that
+is shipped). Or state the steps: --devices, --step and --steps.
 """
 
 _EXAMPLES = f"""\
@@ -32,7 +33,7 @@ failures:
   {", ".join(names())}, or a TOML file like them
 
 examples:
-  stretto forecast plan.toml llama-3-70b --cluster h100x1024 --tokens 15T
+  stretto forecast plan.toml --cluster h100x1024 --tokens 15T
   stretto forecast llama-3-8b dp=64 zero=1 batch.sequences=512 --cluster h100x64 --spares 1
   stretto forecast --devices 16384 --step 7.5s --steps 600000 --spares 16
   stretto forecast --devices 98304 --step 10s --steps 400000 --spares 64 --elastic --replicas 96

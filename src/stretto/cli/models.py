@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,6 +43,16 @@ def model_of(name: str | None) -> Model:
         remedy = f"name a config.json, a directory with one, or one of {', '.join(PRESETS)}"
         raise ModelError(Problem(name, "no such file or directory", remedy))
     return preset(name)
+
+
+def word_of(name: str, *, file: Path) -> str:
+    """Give how a plan's file names a model that a word on the command line names.
+
+    Args:
+        name: As for `model_of`.
+        file: Of the plan.
+    """
+    return name if name in PRESETS else os.path.relpath(name, file.parent)
 
 
 def recipe_for(model: Model | None) -> Recipe:

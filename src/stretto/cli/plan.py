@@ -87,7 +87,7 @@ def _planned(wanted: Request, asked: argparse.Namespace) -> int:
     plan = found.best.plan if trainer or told.plan is None else told.plan.plan
     files = dict(emitted(trainer, found.found.task, plan).files) if trainer else {}
     if asked.save:
-        save(asked.save, plan, beside=files)
+        save(asked.save, plan, model=asked.model[0], beside=files)
     if asked.json:
         from stretto.report.plan_json import tree
 
@@ -117,7 +117,7 @@ def _only_over_parts(found: Found, wanted: Request, asked: argparse.Namespace) -
     if told.plan is None or asked.emit:
         _give_up(found, asked)
     if asked.save:
-        save(asked.save, told.plan.plan, beside={})
+        save(asked.save, told.plan.plan, model=asked.model[0], beside={})
     if asked.json:
         _print_json(told.tree)
         return 0

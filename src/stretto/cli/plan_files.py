@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stretto.cli.models import word_of
 from stretto.errors import InputError, MachineError, PlanError, Problem
 from stretto.plan import Batch, Plan
 from stretto.search import Found, Task
@@ -57,12 +58,13 @@ def refusal(trainer: Trainer, found: Found) -> tuple[Problem, ...]:
     raise AssertionError("it was refused before")
 
 
-def save(file: Path, plan: Plan, *, beside: Mapping[str, str]) -> None:
+def save(file: Path, plan: Plan, *, model: str, beside: Mapping[str, str]) -> None:
     """Write a plan, and other files into the same directory.
 
     Args:
         file: Of the plan.
         plan: What to write.
+        model: For which it was made, as the command line names it.
         beside: Texts of the others by their name.
 
     Raises:
@@ -74,7 +76,7 @@ def save(file: Path, plan: Plan, *, beside: Mapping[str, str]) -> None:
     if there:
         rule, remedy = "exists already, and would be written too", "save in another directory"
         raise InputError(Problem(str(path), rule, remedy) for path in there)
-    for path, text in {file: plan.to_toml(), **files}.items():
+    for path, text in {file: plan.to_toml(model=word_of(model, file=file)), **files}.items():
         try:
             path.write_text(text, encoding="utf-8")
         except OSError as error:

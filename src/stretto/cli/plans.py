@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,8 @@ from stretto.cluster import Cluster, Part, local
 from stretto.errors import PlanError, Problem
 from stretto.model import Model
 from stretto.plan import Plan, override
+from stretto.plan.toml import MODEL
+from stretto.presets import PRESETS
 
 _LOGITS = 2**24  # of a micro-batch, where nobody stated its size: 64 MiB of them
 
@@ -54,6 +57,17 @@ def read_plan(path: Path) -> Plan:
         raise PlanError(
             replace(p, field=f"{path.name}: {p.field}") for p in error.problems
         ) from None
+
+
+def model_in(path: Path) -> str | None:
+    """Give the model for which the plan in a file was made, if it says so: a preset or a path."""
+    try:
+        name = tomllib.loads(path.read_text(encoding="utf-8")).get(MODEL)
+    except (OSError, ValueError):
+        return None  # `read_plan` says what is wrong
+    if not isinstance(name, str) or not name:
+        return None
+    return name if name in PRESETS else str(path.parent / name)
 
 
 def plan_of(wish: Wish, model: Model | None) -> Plan:

@@ -33,7 +33,7 @@ _EXAMPLES = """\
 examples:
   stretto report runs/2026-05-01-120000-stretto-1m
   stretto report runs/a runs/b --out both.html
-  stretto report plan.toml llama-3-8b --cluster h100x64
+  stretto report plan.toml --cluster h100x64
   stretto report gpt2 dp=4 tp=2 --cluster h100x8 --out gpt2.html
 """
 

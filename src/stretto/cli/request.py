@@ -16,7 +16,7 @@ from stretto.checkpoint.manifest import check
 from stretto.cli.foretold import cluster_for
 from stretto.cli.keys import Keys, Settings
 from stretto.cli.models import model_of, recipe_for
-from stretto.cli.plans import Wish, cluster_of, plan_of, read_plan
+from stretto.cli.plans import Wish, cluster_of, model_in, plan_of, read_plan
 from stretto.cli.rundir import RunDirectory, Start, new_name
 from stretto.cli.say import attempt
 from stretto.cli.texts import text_problems, tokenizer_problems
@@ -35,7 +35,7 @@ class Asked:
     """The words of a ``train`` command.
 
     Attributes:
-        model: The word for the model; None for none.
+        model: The word for the model; None for that of the plan's file, if it names one.
         data: Paths of text; none for the shipped text, or that of the run.
         plan: A plan's file.
         nproc: Ranks.
@@ -90,6 +90,8 @@ def request(asked: Asked, problems: list[Problem]) -> Request:
     Raises:
         InputError: All that is wrong, with `problems`.
     """
+    if asked.plan is not None and not (asked.model or asked.weights or asked.resume):
+        asked = replace(asked, model=model_in(asked.plan))
     before = _before(asked, problems)
     world = _world(problems)
     model = _model(asked, before, problems)

@@ -191,7 +191,9 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             named = write_config(start.model) | {"_name_or_path": start.model.name}
             _write_json(self.path / "config.json", named)
-            (self.path / "plan.toml").write_text(start.plan.to_toml(), encoding="utf-8")
+            (self.path / "plan.toml").write_text(
+                start.plan.to_toml(model="config.json"), encoding="utf-8"
+            )
             (self.path / "recipe.toml").write_text(tomli_w.dumps(tree), encoding="utf-8")
             if cluster is not None:
                 self.cluster.write_text(dumps(cluster), encoding="utf-8")

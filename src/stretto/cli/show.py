@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from stretto.cli.arguments import Parser
 from stretto.cli.plans import in_words
-from stretto.cli.subject import assumed, subject
+from stretto.cli.subject import assumed, model_word, subject
 from stretto.errors import InputError, Problem
 from stretto.model import Model
 from stretto.presets import PRESETS
@@ -24,7 +25,8 @@ Checks a plan for a model, and shows what it makes of it: the schedule, the stag
 that each rank runs. Nothing is run, and no device is needed.
 
 PLAN is a plan in TOML, or a run; without it, a plan is made of the keys. MODEL is a preset, a
-config.json or a directory with one.
+config.json or a directory with one (default: the one that the plan names, else the small one that
+is shipped).
 """
 
 _PRESETS = textwrap.fill(
@@ -36,7 +38,7 @@ presets:
 {_PRESETS}
 
 examples:
-  stretto show plan.toml llama-3-8b
+  stretto show plan.toml
   stretto show gpt2 pp=4 dp=2 zero=1 batch.sequences=64 batch.micro_batch=4
   stretto show gpt2 tp=2 --program --stage 0
   stretto show gpt2 dp=8 zero=3 --toml > plan.toml
@@ -59,7 +61,7 @@ def run(arguments: Sequence[str]) -> int:
     if problems or plan is None or model is None:
         raise InputError(problems)
     if options.toml:
-        print(plan.to_toml(), end="")
+        print(plan.to_toml(model=model_word(options.words, file=Path())), end="")
         return 0
     print(f"model  {_of(model)}")
     print(f"plan   {in_words(plan)}")

@@ -43,18 +43,19 @@ runs it, on devices and links that are shared, with what is slow or breaks. Says
 each kind of rank goes, what the step's length is made of, and what fills the memory. Nothing runs.
 
 PLAN is a plan in TOML, or a run; without it, a plan is made of the keys. MODEL is a preset, a
-config.json or a directory with one.
+config.json or a directory with one (default: the one that the plan names, else the small one that
+is shipped).
 """
 
 _EXAMPLES = """\
 examples:
-  stretto simulate plan.toml llama-3-8b --cluster h100x64
+  stretto simulate plan.toml --cluster h100x64
   stretto simulate gpt2 pp=4 dp=2 batch.sequences=64 --cluster h100x8 --trace step.json
-  stretto simulate plan.toml llama-3-8b --cluster h100x64 --slow-rank 5x1.3
-  stretto simulate plan.toml llama-3-8b --cluster h100x64 --slow-link spine:8-15x4 --crash 3@40%
-  stretto simulate plan.toml llama-3-70b --cluster dgx-h100x512 --network hash:flows=4
-  stretto simulate plan.toml llama-3-8b --cluster h100x64 --jitter 0.05 --steps 50
-  stretto simulate plan.toml llama-3-70b --cluster h100x64 --energy
+  stretto simulate plan.toml --cluster h100x64 --slow-rank 5x1.3
+  stretto simulate plan.toml --cluster h100x64 --slow-link spine:8-15x4 --crash 3@40%
+  stretto simulate plan.toml --cluster dgx-h100x512 --network hash:flows=4
+  stretto simulate plan.toml --cluster h100x64 --jitter 0.05 --steps 50
+  stretto simulate plan.toml --cluster h100x64 --energy
 """
 
 _WRONG = (

@@ -9,8 +9,8 @@ from typing import Any
 
 from stretto.cli.arguments import Pairs
 from stretto.cli.keys import MESH, sort
-from stretto.cli.models import DEFAULT, model_of
-from stretto.cli.plans import Wish, plan_of, read_plan
+from stretto.cli.models import DEFAULT, model_of, word_of
+from stretto.cli.plans import Wish, model_in, plan_of, read_plan
 from stretto.cli.rundir import RunDirectory
 from stretto.cli.say import attempt
 from stretto.cluster import Cluster, find, local
@@ -30,7 +30,8 @@ def subject(
     """Give the plan and the model that are named, and add what is wrong to `problems`.
 
     Args:
-        names: A plan's file or a run, which may be left out, then a model, which may be too.
+        names: A plan's file or a run, which may be left out, then a model, which may be too: it is
+            then that of the plan's file, or of the run.
         keys: ``key=value``: words for a mesh, and keys of the plan.
         problems: Is added to.
     """
@@ -38,30 +39,48 @@ def subject(
     if mistakes := [problem for name in names if (problem := mistaken(name))]:
         problems += mistakes
         return None, None
-    first, *rest = [*names, ""]
-    home = Path(first)
-    stated = bool(first) and (home.suffix == ".toml" or RunDirectory(home).is_one)
-    models = [name for name in (rest if stated else [first, *rest]) if name]
+    home, models = _words(names)
+    run = home and RunDirectory(home)
+    of_run = run and run.is_one
     problems += [Problem(n, "a second model", "name a plan and a model") for n in models[1:]]
-    if stated and models and RunDirectory(home).is_one:
-        rule, remedy = (
-            "the run has a model of its own",
-            f"leave it out, or name {home / 'plan.toml'}",
-        )
-        problems.append(Problem(models[0], rule, remedy))
+    if of_run and models:
+        rule = "the run has a model of its own"
+        problems.append(Problem(models[0], rule, f"leave it out, or name {home}/plan.toml"))
     sorted_keys = sort(keys, problems, kinds=("mesh", "plan"))
 
     def named() -> Model:
-        of_run = stated and not models and RunDirectory(home).is_one
-        return RunDirectory(home).read().model if of_run else model_of(next(iter(models), None))
+        if run and of_run and not models:
+            return run.read().model
+        return model_of(models[0] if models else None)
 
     model = attempt(named, problems)
 
     def made() -> Plan:
-        base = read_plan(home) if stated else None
-        return plan_of(Wish(base, stated, sorted_keys.mesh, sorted_keys.plan), model)
+        base = read_plan(home) if home else None
+        return plan_of(Wish(base, home is not None, sorted_keys.mesh, sorted_keys.plan), model)
 
     return attempt(made, problems), model
+
+
+def _words(names: Iterable[str]) -> tuple[Path | None, list[str]]:
+    """Give the plan's file or the run that is named, and the models, else the one of the file."""
+    words = [name for name in names if name]
+    if not words or not _states(words[0]):
+        return None, words
+    home, *models = words
+    own = model_in(Path(home))
+    return Path(home), models or ([own] if own else [])
+
+
+def model_word(names: Iterable[str], *, file: Path) -> str:
+    """Give how a plan's file is to name the model that was named; empty if none was.
+
+    Args:
+        names: As for `subject`.
+        file: Of the plan.
+    """
+    _, models = _words(names)
+    return word_of(models[0], file=file) if models else ""
 
 
 def mistaken(name: str) -> Problem | None:
@@ -139,11 +158,10 @@ def assumed(names: Iterable[str], keys: Iterable[tuple[str, Any]], plan: Plan) -
         keys: As for `subject`.
         plan: What came of them.
     """
-    first, *rest = [*names, ""]
-    stated = _states(first)
-    model = bool(rest[0]) if stated and rest else bool(first)
-    notes = [] if model or (stated and RunDirectory(Path(first)).is_one) else [f"{DEFAULT} (MODEL)"]
-    if stated:
+    home, models = _words(names)
+    known = models or (home and RunDirectory(home).is_one)
+    notes = [] if known else [f"{DEFAULT} (MODEL)"]
+    if home:
         return tuple(notes)
     said, batch = {key for key, _ in keys}, plan.batch
     for key, what in (

@@ -36,7 +36,8 @@ Trains a language model. Without arguments: the shipped small model on the shipp
 James Bible), on all cores of this machine, in a few minutes.
 
 MODEL is a preset (stretto show --help lists them), a config.json of Hugging Face, or a directory
-with one; its weights start fresh, unless --from says where they are.
+with one (default: the one that --plan names, else the small one that is shipped); its weights start
+fresh, unless --from says where they are.
 
 Under torchrun, or under Slurm's srun, the same command is one rank of a larger run.
 """

@@ -24,7 +24,8 @@ with the reference on arrays: the loss and every gradient of two optimizer steps
 only if every relative difference is below 1e-9.
 
 PLAN is a plan in TOML, or a run; without it, a plan is made of the keys. MODEL is a preset, a
-config.json or a directory with one (default: the shipped small model).
+config.json or a directory with one (default: the one that the plan names, else the small one that
+is shipped).
 """
 
 _EXAMPLES = """\

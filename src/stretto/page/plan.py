@@ -9,6 +9,7 @@ from typing import Any
 
 from stretto.page.subject import Subject
 from stretto.plan import Plan
+from stretto.presets import name_of
 from stretto.program.cut import block_cost, stage_cut
 from stretto.rules import Rules, Store
 
@@ -62,7 +63,7 @@ def data(subject: Subject) -> dict[str, Any]:
         "memory": _memory(subject),
         "limit_bytes": float(cluster.memory_bytes),
         "lies": [list(row) for row in lies(plan)],
-        "toml": plan.to_toml(),
+        "toml": plan.to_toml(model=name_of(subject.model)),
     }
 
 

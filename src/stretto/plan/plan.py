@@ -52,9 +52,13 @@ class Plan(Decisions):
         mesh, rules = laid_out(words, order=order)
         return Plan(mesh, rules, **parts)
 
-    def to_toml(self) -> str:
-        """Give the plan as the TOML that `from_toml` reads."""
-        return toml.text_of(self)
+    def to_toml(self, *, model: str = "") -> str:
+        """Give the plan as the TOML that `from_toml` reads.
+
+        Args:
+            model: For which it was made: a preset, or a path from the file; empty to leave it open.
+        """
+        return toml.text_of(self, model=model)
 
     @staticmethod
     def from_toml(text: str) -> Plan:

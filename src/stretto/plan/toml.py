@@ -32,9 +32,19 @@ from stretto.plan.value import (
 from stretto.rules import Rules, Table
 from stretto.units import parse
 
+MODEL = "model"
+"""The key of the model that a plan was made for. It is the file's, not the plan's: another may be
+trained by the same plan."""
 
-def text_of(plan: Decisions) -> str:
-    """Give a plan as TOML: every key that it has."""
+
+def text_of(plan: Decisions, *, model: str = "") -> str:
+    """Give a plan as TOML: every key that it has.
+
+    Args:
+        plan: The plan.
+        model: For which it was made: a preset, or a path from the file; empty to leave that open.
+    """
+    named = {MODEL: model} if model else {}
     views = {"views": _lists(plan.mesh.views)} if plan.mesh.views else {}
     flat = {
         section: {key.name: key.write(getattr(getattr(plan, section), key.field)) for key in keys}
@@ -42,7 +52,7 @@ def text_of(plan: Decisions) -> str:
     }
     groups = {"groups": [_group_tree(group) for group in plan.groups]} if plan.groups else {}
     tree = {"mesh": dict(plan.mesh.axes) | views, "rules": _rules_tree(plan.rules)} | flat | groups
-    return _LIST.sub(_in_a_line, tomli_w.dumps(tree))
+    return _LIST.sub(_in_a_line, tomli_w.dumps(named | tree))
 
 
 _LIST = re.compile(r"\[\n((?:    [^\n]+,\n)+)\]")
@@ -72,7 +82,10 @@ def parts_of(tree: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Problem, ..
         tree: Parsed TOML.
     """
     known = {f.name for f in fields(Decisions)}
-    problems = unknown(tree, known, "")
+    problems = unknown(tree, known | {MODEL}, "")
+    if not isinstance(model := tree.get(MODEL, ""), str):
+        remedy = 'name a preset or a config.json: "llama-3-8b"'
+        problems.append(Problem(MODEL, f"is {model!r}", remedy))
     parts: dict[str, Any] = {}
     for name in sorted(known & set(tree)):
         try:

@@ -12,6 +12,7 @@ from stretto.cost import Estimate, MemoryUse, Number, Pricing, StepTime, estimat
 from stretto.errors import Problem
 from stretto.model import Model
 from stretto.plan import Plan
+from stretto.presets import name_of
 from stretto.search import PARTS, USES, Row, Task, choice_of, families, family_name, line, plan_of
 
 TIMES = tuple(f.name for f in fields(StepTime))
@@ -33,6 +34,7 @@ class Told:
 
     Attributes:
         plan: The plan.
+        model: The preset that it trains; empty if it is none.
         devices: That it is for.
         row: What the search decided; None for a plan that no search made.
         time: Seconds, by `TIMES`.
@@ -42,6 +44,7 @@ class Told:
     """
 
     plan: Plan
+    model: str
     devices: int
     row: Row | None
     time: Number
@@ -67,7 +70,7 @@ class Told:
             "words": line(self.row) if self.row is not None else words_of(self.plan),
             "kind": kind,
             "devices": self.devices,
-            "toml": self.plan.to_toml(),
+            "toml": self.plan.to_toml(model=self.model),
             "lacks": [{"field": p.field, "rule": p.rule} for p in self.lacks],
             "step_s": short(self.step_s),
             "memory_bytes": short(self.memory_bytes),
@@ -172,4 +175,4 @@ def _stacked(columns: Sequence[Number], count: int) -> Number:
 def _told(plan: Plan, model: Model, devices: int, row: Row | None, columns: Columns) -> Told:
     time, memory, rates = columns
     lacks = (*model.unsupported, *plan.unsupported(model))
-    return Told(plan, devices, row, time, memory, rates, lacks)
+    return Told(plan, name_of(model), devices, row, time, memory, rates, lacks)
