@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import get_args
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from stretto.cost.numbers import Number, record
 from stretto.model import Block, BlockKind, Model
 from stretto.plan import DTYPE_BYTES, Plan, ScheduleName
+from stretto.program.cut import balanced_cut, stage_layers
 
 PRECISIONS = ("float32", "bfloat16", "float8", "float4")
 """Of matrix products; a `Choice` holds the index."""
@@ -56,6 +57,10 @@ class Choice:
         optimizer_offload: Share of the optimizer state that does.
         codec: Bytes of a gradient on the wire, relative to `gradient_bytes`.
         two_level: 1 where gradients are reduced inside a node first.
+        first_layers: Of the first pipeline rank, where stages are cut by cost, a part of a layer by
+            its share of the cost of one; below 0 where there are fewer blocks than stages.
+        inner_layers: Of the fullest of those between the first and the last; 0 for none.
+        last_layers: Of the last.
     """
 
     pp: Number
@@ -89,6 +94,9 @@ class Choice:
     optimizer_offload: Number
     codec: Number
     two_level: Number
+    first_layers: Number = field(default_factory=lambda: np.array(-1.0))
+    inner_layers: Number = field(default_factory=lambda: np.zeros(()))
+    last_layers: Number = field(default_factory=lambda: np.zeros(()))
 
     @property
     def devices(self) -> Number:
@@ -158,7 +166,36 @@ class Choice:
             optimizer_offload=memory.optimizer_offload,
             codec=_CODECS[moves.codec] / master if moves.codec != "none" else 1.0,
             two_level=moves.hierarchy == "two-level",
+            **dealt(
+                model,
+                words.pp,
+                positions=plan.batch.seq,
+                cut=plan.pipeline.cut if plan.stages == words.pp else (),
+            ),
         )
+
+
+def dealt(
+    model: Model, stages: int, *, positions: int, cut: tuple[int, ...] = ()
+) -> dict[str, float]:
+    """Give the layers of pipeline ranks where stages are cut by cost, by their name in `Choice`.
+
+    Args:
+        model: What is cut.
+        stages: How many there are.
+        positions: Of a sequence.
+        cut: The first block of each stage, where that is stated.
+    """
+    if stages > len(model.blocks):
+        return {"first_layers": -1.0}
+    firsts = cut or balanced_cut(model, stages, positions=positions)
+    first, *inner = stage_layers(model, firsts, positions=positions)
+    last = inner.pop() if inner else first
+    return {
+        "first_layers": first,
+        "inner_layers": max(inner, default=0.0),
+        "last_layers": last,
+    }
 
 
 _CODECS = {"bfloat16": 2.0, "int8": 1.03, "powersgd": 0.05}

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stretto.cost.choice import PRECISIONS, SCHEDULES
-from stretto.cost.numbers import Number, ceil_div, relu
+from stretto.cost.deal import deal
+from stretto.cost.numbers import Number, relu
 from stretto.cost.pricing import Pricing
 from stretto.plan import ScheduleName
 from stretto.schedule import held
@@ -154,22 +155,20 @@ def memory(p: Pricing) -> MemoryUse:
     more layers; under `zb-v` the last may have more of few. The rank of the output layer has the
     logits; any may be fullest in the update.
     """
-    c, layers = p.choice, p.shape.layers
-    most = ceil_div(layers, c.pp * c.interleave) * c.interleave
-    # Layers that do not divide evenly are left out at the ends, which embed and predict.
-    spared = np.where(c.pp > 1, np.minimum((most * c.pp - layers) / 2, c.interleave), 0.0)
+    c, own = p.choice, deal(p)
     first = np.zeros_like(c.pp)
     last = np.where(_is(p, "zb-v") | _is(p, "vocabulary"), first, c.pp - 1)
     early, late = end_elements(p)
     kept, work = activations(p)
     uses = [
-        block_use(p, _rank(p, first, most - spared, ends=early), kept=kept, work=work),
-        loss_use(p, _rank(p, last, most - spared, ends=late), kept=kept),
-        update_use(p, _rank(p, first, most - spared, ends=np.maximum(early, late))),
+        block_use(p, _rank(p, first, own.first, ends=early), kept=kept, work=work),
+        loss_use(p, _rank(p, last, own.last, ends=late), kept=kept),
+        update_use(p, _rank(p, first, own.first, ends=early)),
+        update_use(p, _rank(p, last, own.last, ends=late)),
     ]
-    if np.any((spared > 0) | _is(p, "zb-v")):
+    if np.any((own.inner > own.first) | _is(p, "zb-v")):
         index = np.where(_is(p, "zb-v"), c.pp - 1, np.minimum(1, c.pp - 1))
-        inner = _rank(p, index, most, ends=np.zeros(()))
+        inner = _rank(p, index, own.inner, ends=np.zeros(()))
         uses.append(block_use(p, inner, kept=kept, work=work))
     return functools.reduce(fuller, uses)
 

@@ -50,6 +50,8 @@ class Stack:
         kept_score_bytes: Kept for each score where attention is not fused.
         logit_bytes: Held for each logit at the loss; at least its own are.
         logits_split: 1 where tensor-parallel ranks split the logits.
+        cut_by_cost: 1 where stages of a pipeline are cut between blocks so that the dearest is as
+            cheap as can be; else layers are dealt whole and evenly.
         update_bytes: Held for each element that the optimizer updates, besides its state.
         step_s: Seconds of a step that depend on nothing else.
         straggle: Share of a step lost to the slowest rank each time the ranks double beyond 8.
@@ -88,6 +90,7 @@ class Stack:
     kept_score_bytes: Number
     logit_bytes: Number
     logits_split: Number
+    cut_by_cost: Number
     update_bytes: Number
     step_s: Number
     straggle: Number

@@ -10,10 +10,11 @@ import numpy as np
 from stretto.cost.bubble import Load, bubble_s
 from stretto.cost.choice import SCHEDULES
 from stretto.cost.collectives import all_reduce_s, line_s, ring_s
+from stretto.cost.deal import deal
 from stretto.cost.host import host_s
 from stretto.cost.kernels import memory_s
 from stretto.cost.layer import Passes, Work, embedding, head, layer
-from stretto.cost.numbers import Number, ceil_div, relu
+from stretto.cost.numbers import Number, relu
 from stretto.cost.pricing import Pricing
 
 
@@ -98,20 +99,13 @@ def _pipeline(p: Pricing) -> tuple[Passes, Number]:
     """Give the passes of a micro-batch on the rank with most to do, and for how long it waits."""
     c, shape = p.choice, p.shape
     pieces = (mean_layer(p), embedding(p), head(p))
-    stages, single = c.pp * c.interleave, c.pp == 1
-    most = np.where(single, shape.layers, ceil_div(shape.layers, stages) * c.interleave)
-    # Layers that do not divide evenly are left out at the ends, which embed and predict; of two
-    # ranks there is none between them.
-    spared = np.minimum((most * c.pp - shape.layers) / 2, c.interleave)
-    between = most - np.where(c.pp == 2, np.floor(spared), 0.0)
+    own, single = deal(p), c.pp == 1
     spread = c.schedule == SCHEDULES.index("vocabulary")  # every rank has a share of the head
     heads = shape.heads_out * np.where(spread, 1.0 / c.pp, 1.0)
     layer_s, _, head_s = (piece.seconds for piece in pieces)
     shared = np.where(spread, heads, 0.0)
-    last = single | (
-        (most - spared) * layer_s + heads * head_s >= between * layer_s + shared * head_s
-    )
-    layers, outputs = np.where(last, most - spared, between), np.where(last, heads, shared)
+    last = single | (own.last * layer_s + heads * head_s >= own.other * layer_s + shared * head_s)
+    layers, outputs = np.where(last, own.last, own.other), np.where(last, heads, shared)
     inputs = np.where(single, 1.0, 0.0)
     rank = Passes(
         *(
@@ -119,14 +113,14 @@ def _pipeline(p: Pricing) -> tuple[Passes, Number]:
             for a, b, o in zip(*map(_parts, pieces), strict=True)
         )
     )
-    own = [part.seconds for part in _parts(rank)]
+    mine = [part.seconds for part in _parts(rank)]
     # Nobody waits for a head that is shared, so that its other shares are left out.
     others = [
-        relu(shape.layers * a.seconds + b.seconds + heads * o.seconds - mine)
+        relu(shape.layers * a.seconds + b.seconds + heads * o.seconds - most)
         / np.maximum(c.pp - 1, 1.0)
-        for a, b, o, mine in zip(*map(_parts, pieces), own, strict=True)
+        for a, b, o, most in zip(*map(_parts, pieces), mine, strict=True)
     ]
-    return rank, bubble_s(c, slowest=_load(own), others=_load(others))
+    return rank, bubble_s(c, slowest=_load(mine), others=_load(others))
 
 
 def _load(parts: Sequence[Number]) -> Load:

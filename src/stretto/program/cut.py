@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import pairwise
+
 from stretto.model import Block, BlockKind, Model
 from stretto.plan import Plan
 from stretto.schedule import balanced
@@ -9,10 +13,37 @@ from stretto.schedule import balanced
 
 def stage_cut(model: Model, plan: Plan) -> tuple[int, ...]:
     """Give the first block of each stage: the plan's, or the cut that balances the cost."""
-    if plan.pipeline.cut:
-        return plan.pipeline.cut
-    costs = [block_cost(model, b, positions=plan.batch.seq) for b in model.blocks]
-    return balanced(costs, plan.stages)
+    return plan.pipeline.cut or balanced_cut(model, plan.stages, positions=plan.batch.seq)
+
+
+@lru_cache(maxsize=256)
+def balanced_cut(model: Model, stages: int, *, positions: int) -> tuple[int, ...]:
+    """Give the first block of each stage where the dearest stage is as cheap as can be.
+
+    Args:
+        model: What is cut.
+        stages: How many there are, at most as many as blocks.
+        positions: Of a sequence.
+    """
+    return balanced([block_cost(model, b, positions=positions) for b in model.blocks], stages)
+
+
+def stage_layers(model: Model, cut: Sequence[int], *, positions: int) -> tuple[float, ...]:
+    """Give the layers of each stage; a part of one counts by its share of the mean layer's cost.
+
+    Args:
+        model: What is cut.
+        cut: The first block of each stage.
+        positions: Of a sequence.
+    """
+    ends = (BlockKind.EMBEDDING, BlockKind.HEAD, BlockKind.JOIN)
+    costs = [
+        0.0 if block.kind in ends else block_cost(model, block, positions=positions)
+        for block in model.blocks
+    ]
+    layer = sum(costs) / (model.layers + model.mtp_layers)
+    bounds = pairwise((*cut, len(costs)))
+    return tuple(sum(costs[first:stop]) / layer for first, stop in bounds)
 
 
 def block_cost(model: Model, block: Block, *, positions: int) -> float:

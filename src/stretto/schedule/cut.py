@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+import numpy as np
+
 
 def balanced(costs: Sequence[float], stages: int) -> tuple[int, ...]:
     """Give the first block of each stage so that the dearest stage is as cheap as can be.
@@ -19,17 +21,15 @@ def balanced(costs: Sequence[float], stages: int) -> tuple[int, ...]:
     count = len(costs)
     assert 1 <= stages <= count, f"{stages} stages of {count} blocks"
     total = [0.0, *itertools.accumulate(costs)]
-    # best[i] = (dearest stage, start of the last stage) of the first i blocks in s stages
-    best: list[float] = total[:]
-    starts: list[list[int]] = []
-    for stage in range(2, stages + 1):
-        row, start = [float("inf")] * (count + 1), [0] * (count + 1)
-        for stop in range(stage, count + 1):
-            for cut in range(stage - 1, stop):
-                dearest = max(best[cut], total[stop] - total[cut])
-                if dearest < row[stop]:
-                    row[stop], start[stop] = dearest, cut
-        best, starts = row, [*starts, start]
+    best = np.array(total)  # the dearest stage of the first so many blocks
+    last = best[None, :] - best[:, None]  # a stage from a block to another
+    last[np.tril_indices(count + 1)] = best[0] = np.inf  # none is empty
+    starts = []
+    for _ in range(2, stages + 1):
+        dearest = np.maximum(best[:, None], last)
+        start = dearest.argmin(axis=0)
+        best = dearest[start, np.arange(count + 1)]
+        starts.append(start.tolist())
     firsts, stop = [], count
     for start in reversed(starts):
         stop = start[stop]

@@ -8,6 +8,7 @@ from typing import get_args
 import numpy as np
 
 from stretto.cost import SCHEDULES, Choice, Number
+from stretto.cost.choice import dealt
 from stretto.plan import (
     AXES,
     Batch,
@@ -115,7 +116,17 @@ def choice_of(row: Row, task: Task) -> Choice:
             "tp_stride": np.ones(()),
             "codec": _codec(row, task),
         }
+        | _dealt(row, task)
     )
+
+
+def _dealt(row: Row, task: Task) -> dict[str, Number]:
+    """Give the layers of pipeline ranks where stages are cut by cost."""
+    extents, place = np.unique(row.pp, return_inverse=True)
+    found = [dealt(task.model, int(pp), positions=task.seq) for pp in extents]
+    names = ("first_layers", "inner_layers", "last_layers")
+    columns = np.array([[one.get(name, 0.0) for name in names] for one in found])
+    return dict(zip(names, np.moveaxis(columns[place.reshape(row.pp.shape)], -1, 0), strict=True))
 
 
 def _again(row: Row, task: Task) -> dict[str, Number]:
