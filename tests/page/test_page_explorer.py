@@ -128,7 +128,7 @@ def test_a_run_on_this_machine_is_told_by_its_own_cluster_and_software(
     planned = told(answered["command"], capsys)["best"]
     assert planned["toml"] == best(answered)["toml"]
     assert planned["step_s"] == pytest.approx(best(answered)["step_s"], rel=1e-5)
-    assert answered["plans"][answered["here"]]["toml"] == PLAN.to_toml()
+    assert answered["plans"][answered["here"]]["toml"] == PLAN.to_toml(model="tiny")
 
 
 # ── the front ────────────────────────────────────────────────────────────────────────────────────
@@ -238,7 +238,7 @@ def test_the_plan_of_the_page_is_where_its_own_estimate_puts_it() -> None:
     own = subject()
     answered = answer(own, {})
     here = answered["plans"][answered["here"]]
-    assert here["toml"] == own.plan.to_toml()
+    assert here["toml"] == own.plan.to_toml(model="llama-3-8b")
     assert here["step_s"] == pytest.approx(own.predicted_s, rel=1e-5)
     saved = 1 - best(answered)["step_s"] / here["step_s"]
     assert saved > 0.01

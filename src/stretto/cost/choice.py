@@ -133,6 +133,8 @@ class Choice:
         numerics, memory, moves = plan.numerics, plan.memory, plan.communication
         value = DTYPE_BYTES[numerics.dtype]
         master = DTYPE_BYTES[numerics.master]
+        cut = plan.pipeline.cut if plan.stages == words.pp else ()
+        deal = dealt(model, words.pp, positions=plan.batch.seq, cut=cut)
         return record(
             Choice,
             pp=words.pp,
@@ -166,19 +168,18 @@ class Choice:
             optimizer_offload=memory.optimizer_offload,
             codec=_CODECS[moves.codec] / master if moves.codec != "none" else 1.0,
             two_level=moves.hierarchy == "two-level",
-            **dealt(
-                model,
-                words.pp,
-                positions=plan.batch.seq,
-                cut=plan.pipeline.cut if plan.stages == words.pp else (),
-            ),
+            **dict(zip(DEALT, deal, strict=True)),
         )
+
+
+DEALT = ("first_layers", "inner_layers", "last_layers")
+"""What `dealt` gives, as a `Choice` has it."""
 
 
 def dealt(
     model: Model, stages: int, *, positions: int, cut: tuple[int, ...] = ()
-) -> dict[str, float]:
-    """Give the layers of pipeline ranks where stages are cut by cost, by their name in `Choice`.
+) -> tuple[float, float, float]:
+    """Give the layers of pipeline ranks where stages are cut by cost.
 
     Args:
         model: What is cut.
@@ -187,15 +188,11 @@ def dealt(
         cut: The first block of each stage, where that is stated.
     """
     if stages > len(model.blocks):
-        return {"first_layers": -1.0}
+        return -1.0, 0.0, 0.0
     firsts = cut or balanced_cut(model, stages, positions=positions)
     first, *inner = stage_layers(model, firsts, positions=positions)
     last = inner.pop() if inner else first
-    return {
-        "first_layers": first,
-        "inner_layers": max(inner, default=0.0),
-        "last_layers": last,
-    }
+    return first, max(inner, default=0.0), last
 
 
 _CODECS = {"bfloat16": 2.0, "int8": 1.03, "powersgd": 0.05}

@@ -197,8 +197,10 @@ def end_elements(p: Pricing) -> tuple[Number, Number]:
 def block_use(p: Pricing, rank: Rank, *, kept: Number, work: Number) -> MemoryUse:
     """Give what a rank holds while it runs a block with the most micro-batches in flight."""
     c, w = p.choice, p.choice.value_bytes
-    # A layer and the next are gathered, and the gradient of one is on its way.
-    gathered = np.where(c.zero >= 3, (3 * w + c.gradient_bytes) * sum(layer_elements(p)), 0.0)
+    # A layer and the next are gathered, and the gradient of one is on its way; or blocks are.
+    layers = (3 * w + c.gradient_bytes) * sum(layer_elements(p)) * (c.zero >= 3)
+    blocks = w * (sum(layer_elements(p)) * (c.zero >= 3) + _widest(p) * _passing(p))
+    gathered = np.where(p.stack.gathers_blocks > 0, blocks, layers)
     ring = np.where(c.cp > 1, 2 * w * p.tokens * sum(_widths(p)[1:]), 0.0)
     offloaded = np.where(c.offload > 0, 2 * kept, 0.0)
     moved = gathered + ring + offloaded
@@ -215,7 +217,9 @@ def loss_use(p: Pricing, rank: Rank, *, kept: Number) -> MemoryUse:
     flight = np.where(_is(p, "gpipe"), c.micro_batches, 1.0)
     held_bytes = flight * p.tokens * (logits + 2 * c.value_bytes * _stream(p))
     head = shape.vocabulary_parameters / (c.tp * shares)
-    moved = np.where(c.zero >= 3, (2 * c.value_bytes + c.gradient_bytes) * head, 0.0)
+    layers = (2 * c.value_bytes + c.gradient_bytes) * head * (c.zero >= 3)
+    blocks = c.value_bytes * ((head + _widest(p)) * (c.zero >= 3) + head * _passing(p))
+    moved = np.where(stack.gathers_blocks > 0, blocks, layers)
     return _running(p, rank, kept=kept, moment=1.0, loss_bytes=held_bytes, transfer_bytes=moved)
 
 
@@ -223,15 +227,17 @@ def _running(
     p: Pricing, rank: Rank, *, kept: Number, moment: float, transfer_bytes: Number, **parts: Number
 ) -> MemoryUse:
     """Give what a rank holds in its passes: what rests, what is kept, and what is at work."""
-    c = p.choice
-    activations = _flight(p, rank) * rank.layers * kept * (1 - c.offload)
+    c, flight = p.choice, _flight(p, rank)
+    activations = flight * rank.layers * kept * (1 - c.offload)
     messages = np.where(c.pp > 1, 2 * c.value_bytes * p.tokens * _stream(p), 0.0)
     whole = np.where((c.zero >= 3) & (c.regather <= 0), c.value_bytes, 0.0) * _elements(p, rank)
     resting = _resting(p, rank)
-    # Shards of gradients that come into being as the only activations go need no room besides.
-    late = (c.zero >= 3) & (c.pp == 1) & (c.micro_batches <= 1)
-    gradient = resting["gradient_bytes"]
-    resting["gradient_bytes"] = np.where(late, relu(gradient - activations), gradient)
+    # Gradients that come into being as activations of one micro-batch go take their room; at the
+    # loss there are none.
+    late = (p.stack.late_gradients > 0) & (c.micro_batches <= flight)
+    some = late | ((c.zero >= 3) & (c.pp == 1) & (c.micro_batches <= 1))
+    gradient = resting["gradient_bytes"] * np.where(late & (moment == 1.0), 0.0, 1.0)
+    resting["gradient_bytes"] = np.where(some, relu(gradient - activations / flight), gradient)
     moved = transfer_bytes + messages + whole
     return _use(p, moment, **resting, **parts, kept_bytes=activations, transfer_bytes=moved)
 
@@ -260,7 +266,7 @@ def _resting(p: Pricing, rank: Rank) -> dict[str, Number]:
     c, here = p.choice, 1 - p.choice.optimizer_offload
     # A pipeline that does not gather parameters again adds gradients up whole and reduces once.
     once = (c.zero >= 3) & (c.regather <= 0) & (c.pp > 1)
-    gradients = np.where((c.zero >= 2) & ~once, c.shard, 1.0)
+    gradients = np.where(_passing(p) & ~once, c.shard, 1.0)
     own = _elements(p, rank, np.where(c.zero >= 1, c.shard, 1.0))
     return {
         "weights_bytes": c.value_bytes * _elements(p, rank, np.where(c.zero >= 3, c.shard, 1.0)),
@@ -292,6 +298,19 @@ def layer_elements(p: Pricing) -> tuple[Number, Number]:
     plain = (shape.attention_parameters + forward) / c.tp
     routed = share * shape.routed_parameters
     return plain, routed / (c.ep * c.etp) if np.any(routed) else np.zeros(())
+
+
+def _passing(p: Pricing) -> NDArray[np.bool_]:
+    """Tell whether gradients are reduced as they come, so that none is kept whole."""
+    c = p.choice
+    alone = (c.micro_batches <= 1) & (p.stack.late_gradients > 0)
+    return np.asarray((c.zero >= 2) | (c.zero >= 1) & alone)
+
+
+def _widest(p: Pricing) -> Number:
+    """Give the elements of the wider block of a layer on a rank, but for experts."""
+    shape = p.shape
+    return np.maximum(shape.attention_parameters, shape.plain_parameters) / p.choice.tp
 
 
 def _flight(p: Pricing, rank: Rank) -> Number:

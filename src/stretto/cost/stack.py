@@ -52,6 +52,9 @@ class Stack:
         logits_split: 1 where tensor-parallel ranks split the logits.
         cut_by_cost: 1 where stages of a pipeline are cut between blocks so that the dearest is as
             cheap as can be; else layers are dealt whole and evenly.
+        gathers_blocks: 1 where ZeRO-3 gathers block by block, one ahead, and gradients on their way
+            are as precise as weights; else layer by layer, with gradients as they rest.
+        late_gradients: 1 where a step begins without gradients, and the first backward makes them.
         update_bytes: Held for each element that the optimizer updates, besides its state.
         step_s: Seconds of a step that depend on nothing else.
         straggle: Share of a step lost to the slowest rank each time the ranks double beyond 8.
@@ -91,6 +94,8 @@ class Stack:
     logit_bytes: Number
     logits_split: Number
     cut_by_cost: Number
+    gathers_blocks: Number
+    late_gradients: Number
     update_bytes: Number
     step_s: Number
     straggle: Number

@@ -10,6 +10,7 @@ import numpy as np
 
 from stretto.cost import StepTime
 from stretto.errors import Problem
+from stretto.presets import name_of
 from stretto.search import (
     ERROR,
     Answer,
@@ -147,7 +148,7 @@ def _plan(priced: Priced) -> dict[str, Any]:
     return {
         "words": words(priced.row),
         "kind": family_name(int(families(priced.row))),
-        "toml": priced.plan.to_toml(),
+        "toml": priced.plan.to_toml(model=name_of(priced.task.model)),
         "not_run_yet": [p.field for p in _lacking(priced)],
         "step_s": priced.step_s,
         "step_parts_s": {f.name: _number(getattr(estimate.time, f.name)) for f in fields(StepTime)},

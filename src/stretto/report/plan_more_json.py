@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from stretto.presets import name_of
 from stretto.search import Priced, Task, words
 from stretto.search.assign import Assignment
 from stretto.search.confirm import Confirmed
@@ -102,7 +103,7 @@ def _line(plan: Priced | None) -> Tree | None:
         return None
     return {
         "words": words(plan.row),
-        "toml": plan.plan.to_toml(),
+        "toml": plan.plan.to_toml(model=name_of(plan.task.model)),
         "devices": plan.task.devices,
         "sequences": plan.task.sequences,
         "step_s": plan.step_s,

@@ -8,7 +8,7 @@ from typing import get_args
 import numpy as np
 
 from stretto.cost import SCHEDULES, Choice, Number
-from stretto.cost.choice import dealt
+from stretto.cost.choice import DEALT, dealt
 from stretto.plan import (
     AXES,
     Batch,
@@ -124,9 +124,8 @@ def _dealt(row: Row, task: Task) -> dict[str, Number]:
     """Give the layers of pipeline ranks where stages are cut by cost."""
     extents, place = np.unique(row.pp, return_inverse=True)
     found = [dealt(task.model, int(pp), positions=task.seq) for pp in extents]
-    names = ("first_layers", "inner_layers", "last_layers")
-    columns = np.array([[one.get(name, 0.0) for name in names] for one in found])
-    return dict(zip(names, np.moveaxis(columns[place.reshape(row.pp.shape)], -1, 0), strict=True))
+    columns = np.array(found).reshape(-1, len(DEALT))[place.reshape(row.pp.shape)]
+    return dict(zip(DEALT, np.moveaxis(columns, -1, 0), strict=True))
 
 
 def _again(row: Row, task: Task) -> dict[str, Number]:
