@@ -152,3 +152,13 @@ def test_half_the_devices_fail_half_as_often() -> None:
     script = Script([250.0, 1000.0], repair=[1e6, 1e6])
     forecast = scripted(script, setup, nodes)
     assert spent(forecast)["lost work"] == 30 + 97
+
+
+@pytest.mark.parametrize("blocking_s", [i / 7 for i in range(1, 40)])
+def test_what_is_planned_for_after_the_last_snapshot_comes_too_late(blocking_s: float) -> None:
+    planned = Failures("planned", components=(component(ONCE, shows=Shows.PLANNED),))
+    saved = Checkpoint(100.0, blocking_s=blocking_s)
+    script = Script([9.5 * (100 + blocking_s)])
+    forecast = scripted(script, training(1000, saved, SLOW), planned)
+    assert forecast.interruptions.tolist() == [[0]]
+    assert forecast.finish_s.tolist() == [pytest.approx(1000 + 10 * blocking_s)]

@@ -98,7 +98,8 @@ def _until_event(flock: Lanes, own: Terms) -> Mask:
     saves = np.ceil(left - _EPS)
     finish = flock.restart_s + left * stretch + saves * own.blocking_s
     grows = _boundary(_whole_again(flock, own), flock.restart_s, period)
-    ends = (finish <= fails) & (finish <= grows)
+    # What would stop it after its last snapshot comes too late, however that is rounded.
+    ends = finish <= np.minimum(fails, grows) + _EPS * period
     grew = ~ends & (grows < fails)
     flock.failed, flock.calm = ~ends & ~grew, grew | (planned & ~ends)
     elapsed = np.where(ends, finish, np.where(grew, grows, fails))

@@ -64,7 +64,7 @@ const Stretto = (() => {
   }
 
   const english = new Intl.NumberFormat("en", { maximumFractionDigits: 20 });
-  const trim = (value, digits) => english.format(Number(value.toPrecision(digits)));
+  const trim = (value, digits) => english.format(Number(value.toPrecision(digits))).replace("-", "−");
   const scaled = (value, steps, unit, digits) => {
     const [name, size] = steps.find(([, s]) => Math.abs(value) >= s) ?? steps.at(-1);
     return `${trim(value / size, digits)}\u00a0${name}${unit}`.trimEnd();  // on one line
