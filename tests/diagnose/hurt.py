@@ -6,6 +6,7 @@ The parent has imported torch and forks the ranks of one case after the other.
 from __future__ import annotations
 
 import ctypes
+import gc
 import itertools
 import mmap
 import os
@@ -167,6 +168,7 @@ def _work(name: str, world: World, home: Path) -> None:
     if world.rank == 1:
         (home / "begun").touch()
     waited = 0.0
+    gc.freeze()  # as `train` does
     with Prefetch(build, start=0, stop=WARM, ahead=1) as ready:
         for step, some in enumerate(ready):
             before, waited = waited, ready.wait_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import time
 from collections.abc import Callable
@@ -155,6 +156,9 @@ def train(
     rates = torch.tensor([rate], device=world.device)
     dist.all_reduce(rates)
     meter = _Meter(job, world, rate=float(rates), first=first)
+    # What there is by now stays. To look through all of it for garbage stops a rank for a fifth of
+    # a second, each at another step, and all others wait for it.
+    gc.freeze()
     with Prefetch(_builder(job, rank), start=first, stop=job.recipe.steps) as ready:
         for step, batches in enumerate(ready, start=first):
             waited = meter.waited(ready.wait_s)
