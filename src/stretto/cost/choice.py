@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import get_args
 
 import numpy as np
@@ -176,6 +177,7 @@ DEALT = ("first_layers", "inner_layers", "last_layers")
 """What `dealt` gives, as a `Choice` has it."""
 
 
+@lru_cache(maxsize=256)
 def dealt(
     model: Model, stages: int, *, positions: int, cut: tuple[int, ...] = ()
 ) -> tuple[float, float, float]:

@@ -164,8 +164,9 @@ def memory(p: Pricing) -> MemoryUse:
         block_use(p, _rank(p, first, own.first, ends=early), kept=kept, work=work),
         loss_use(p, _rank(p, last, own.last, ends=late), kept=kept),
         update_use(p, _rank(p, first, own.first, ends=early)),
-        update_use(p, _rank(p, last, own.last, ends=late)),
     ]
+    if np.any(own.last > own.first):  # else the first has no less to update: it embeds
+        uses.append(update_use(p, _rank(p, last, own.last, ends=late)))
     if np.any((own.inner > own.first) | _is(p, "zb-v")):
         index = np.where(_is(p, "zb-v"), c.pp - 1, np.minimum(1, c.pp - 1))
         inner = _rank(p, index, own.inner, ends=np.zeros(()))

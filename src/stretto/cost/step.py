@@ -99,13 +99,14 @@ def _pipeline(p: Pricing) -> tuple[Passes, Number]:
     """Give the passes of a micro-batch on the rank with most to do, and for how long it waits."""
     c, shape = p.choice, p.shape
     pieces = (mean_layer(p), embedding(p), head(p))
-    own, single = deal(p), c.pp == 1
+    dealt, single = deal(p), c.pp == 1
     spread = c.schedule == SCHEDULES.index("vocabulary")  # every rank has a share of the head
     heads = shape.heads_out * np.where(spread, 1.0 / c.pp, 1.0)
     layer_s, _, head_s = (piece.seconds for piece in pieces)
     shared = np.where(spread, heads, 0.0)
-    last = single | (own.last * layer_s + heads * head_s >= own.other * layer_s + shared * head_s)
-    layers, outputs = np.where(last, own.last, own.other), np.where(last, heads, shared)
+    at_end = dealt.last * layer_s + heads * head_s
+    last = single | (at_end >= dealt.other * layer_s + shared * head_s)
+    layers, outputs = np.where(last, dealt.last, dealt.other), np.where(last, heads, shared)
     inputs = np.where(single, 1.0, 0.0)
     rank = Passes(
         *(
@@ -113,14 +114,14 @@ def _pipeline(p: Pricing) -> tuple[Passes, Number]:
             for a, b, o in zip(*map(_parts, pieces), strict=True)
         )
     )
-    mine = [part.seconds for part in _parts(rank)]
+    busiest = [part.seconds for part in _parts(rank)]
     # Nobody waits for a head that is shared, so that its other shares are left out.
     others = [
-        relu(shape.layers * a.seconds + b.seconds + heads * o.seconds - most)
+        relu(shape.layers * a.seconds + b.seconds + heads * o.seconds - own)
         / np.maximum(c.pp - 1, 1.0)
-        for a, b, o, most in zip(*map(_parts, pieces), mine, strict=True)
+        for a, b, o, own in zip(*map(_parts, pieces), busiest, strict=True)
     ]
-    return rank, bubble_s(c, slowest=_load(mine), others=_load(others))
+    return rank, bubble_s(c, slowest=_load(busiest), others=_load(others))
 
 
 def _load(parts: Sequence[Number]) -> Load:
