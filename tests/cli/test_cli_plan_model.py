@@ -87,8 +87,15 @@ def test_a_model_that_is_no_name_or_is_not_there_is_told(
 ) -> None:
     Path("plan.toml").write_text(PLAN.to_toml(model="gone/config.json"))
     assert "gone/config.json no such file" in told(capsys, "show", "plan.toml", status=2)
-    Path("plan.toml").write_text("model = 3\n[mesh]\ndp = 2\n")
-    assert "plan.toml: model is 3" in told(capsys, "show", "plan.toml", status=2)
+    for value, rule in (
+        ("3", "is 3"),
+        ('""', "is ''"),
+        ('"gpt3"', "there is no preset 'gpt3' → did you mean gpt2?"),
+        (f'"{"x" * 300}"', "… is longer than a name on this machine can be"),
+    ):
+        Path("plan.toml").write_text(f"model = {value}\n[mesh]\ndp = 2\n")
+        said = told(capsys, "show", "plan.toml", status=2)
+        assert rule in said and ("plan.toml: model" in said or "x" * 39 in said)
 
 
 def test_the_plan_of_a_run_is_of_the_model_of_the_run(
@@ -96,5 +103,28 @@ def test_the_plan_of_a_run_is_of_the_model_of_the_run(
 ) -> None:
     start = Start(preset("tiny"), PLAN, Recipe(), Settings(), ())
     RunDirectory(place / "first").write(start, command=[])
-    assert "model tiny:" in told(capsys, "show", "first")
-    assert "model first:" in told(capsys, "show", "first/plan.toml")
+    for name in ("first", "first/plan.toml"):
+        assert "model tiny:" in told(capsys, "show", name)
+        dry = told(capsys, "train", "--plan", name, "--nproc", "2", "--dry-run")
+        assert "tiny:" in dry and "stretto-1m" not in dry
+    assert told(capsys, "show", "first", "--toml").startswith('model = "first/config.json"')
+
+
+def test_a_directory_called_as_a_preset_is_is_not_taken_for_it(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "mine").rename(place / "gpt2")
+    words = ("--cluster", "h100x2", "runs=true", "--save", "mine.toml")
+    told(capsys, "plan", "./gpt2", *words)
+    assert "36 k parameters" in told(capsys, "show", "mine.toml")
+
+
+def test_a_path_is_found_through_a_link_to_the_directory_of_the_file(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "real" / "deep").mkdir(parents=True)
+    (place / "link").symlink_to(place / "real" / "deep")
+    words = ("--cluster", "h100x2", "runs=true", "--save", "link/mine.toml")
+    told(capsys, "plan", "mine", *words)
+    for file in ("link/mine.toml", "real/deep/mine.toml"):
+        assert "36 k parameters" in told(capsys, "show", file)

@@ -5,6 +5,7 @@ Nothing is imported before it is needed: help and errors come without torch.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import signal
@@ -78,6 +79,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever reads has seen enough; Python must not try to flush
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        name = os.path.basename(os.fsdecode(error.filename))
+        rule = f"is longer than a name on this machine can be: {len(name):,} letters"
+        remedy = "name a preset, or a file that there is"
+        complain(InputError(Problem(f"{name:.40}…", rule, remedy)))
+        return InputError.exit_code
 
 
 def _neighbour(variables: Mapping[str, str]) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -35,14 +36,28 @@ def model_of(name: str | None) -> Model:
     if name in PRESETS:
         return PRESETS[name]
     if path.exists():
-        model = read_config(path)
-        # A file of another name than config.json is called what the model is.
-        own = path.is_file() and path.name != "config.json"
-        return replace(model, name=path.stem) if own else model
+        return called(path)
     if "/" in name or path.suffix:
         remedy = f"name a config.json, a directory with one, or one of {', '.join(PRESETS)}"
         raise ModelError(Problem(name, "no such file or directory", remedy))
     return preset(name)
+
+
+def called(path: Path) -> Model:
+    """Give the model of a config.json, or of a directory with one, called what it is.
+
+    That is what the file says, where it is a name and no path; else the name of a file that is not
+    called config.json; else that of the directory.
+
+    Raises:
+        ModelError: What is wrong with the file.
+    """
+    model = read_config(path)
+    file = path if path.is_file() else path / "config.json"
+    name = json.loads(file.read_text(encoding="utf-8")).get("_name_or_path")
+    if isinstance(name, str) and name.strip(".") and "/" not in name:
+        return replace(model, name=name)
+    return replace(model, name=file.stem) if file.name != "config.json" else model
 
 
 def word_of(name: str, *, file: Path) -> str:
@@ -52,7 +67,10 @@ def word_of(name: str, *, file: Path) -> str:
         name: As for `model_of`.
         file: Of the plan.
     """
-    return name if name in PRESETS else os.path.relpath(name, file.parent)
+    if name in PRESETS:
+        return name
+    path = os.path.relpath(Path(name).resolve(), file.parent.resolve())
+    return f"./{path}" if path in PRESETS else path
 
 
 def recipe_for(model: Model | None) -> Recipe:

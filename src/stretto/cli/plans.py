@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stretto.cli.models import batch_for
+from stretto.cli.models import batch_for, model_of
 from stretto.cluster import Cluster, Part, local
-from stretto.errors import PlanError, Problem
+from stretto.errors import ModelError, PlanError, Problem
 from stretto.model import Model
 from stretto.plan import Plan, override
 from stretto.plan.toml import MODEL
@@ -60,14 +60,37 @@ def read_plan(path: Path) -> Plan:
 
 
 def model_in(path: Path) -> str | None:
-    """Give the model for which the plan in a file was made, if it says so: a preset or a path."""
+    """Give the model that the plan in a file, or of a run, was made for: a preset or a path.
+
+    None if it says nothing of that.
+    """
+    path = path / "plan.toml" if path.is_dir() else path
     try:
         name = tomllib.loads(path.read_text(encoding="utf-8")).get(MODEL)
     except (OSError, ValueError):
         return None  # `read_plan` says what is wrong
     if not isinstance(name, str) or not name:
         return None
-    return name if name in PRESETS else str(path.parent / name)
+    if name in PRESETS:
+        return name
+    there = path.resolve().parent / name
+    return str(there) if "/" in name or "." in name or there.exists() else name
+
+
+def model_beside(path: Path) -> Model:
+    """Give the model that the plan in a file was made for, or the one that is shipped.
+
+    Raises:
+        ModelError: What is wrong with it, as the file's.
+    """
+    try:
+        return model_of(model_in(path))
+    except ModelError as error:
+        key = f"{path.name}: {MODEL}"
+        raise ModelError(
+            replace(p, field=key if p.field == MODEL else f"{key} {p.field}")
+            for p in error.problems
+        ) from None
 
 
 def plan_of(wish: Wish, model: Model | None) -> Plan:

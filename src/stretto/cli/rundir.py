@@ -23,7 +23,7 @@ import shutil
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,12 @@ import tomli_w
 
 from stretto.checkpoint.commit import find, open_checkpoint
 from stretto.cli.keys import RECIPE, RUN, Settings, read
+from stretto.cli.models import called
 from stretto.cli.plans import read_plan
 from stretto.cli.say import attempt
 from stretto.cluster import Cluster, dumps, local
 from stretto.errors import CheckpointError, InputError, MachineError, Problem
-from stretto.huggingface import read_config, write_config
+from stretto.huggingface import write_config
 from stretto.model import Model
 from stretto.page.standing import process
 from stretto.plan import Plan
@@ -151,10 +152,7 @@ class RunDirectory:
 
     def _model(self) -> Model:
         """Give the model, called what it was and not what the directory is."""
-        path = self.path / "config.json"
-        model = read_config(path)
-        name = json.loads(path.read_text(encoding="utf-8")).get("_name_or_path")
-        return replace(model, name=name) if isinstance(name, str) and name else model
+        return called(self.path / "config.json")
 
     def _recipe(self) -> tuple[Recipe, Settings, Mapping[str, Any]]:
         path = self.path / "recipe.toml"

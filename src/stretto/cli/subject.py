@@ -10,7 +10,7 @@ from typing import Any
 from stretto.cli.arguments import Pairs
 from stretto.cli.keys import MESH, sort
 from stretto.cli.models import DEFAULT, model_of, word_of
-from stretto.cli.plans import Wish, model_in, plan_of, read_plan
+from stretto.cli.plans import Wish, model_beside, model_in, plan_of, read_plan
 from stretto.cli.rundir import RunDirectory
 from stretto.cli.say import attempt
 from stretto.cluster import Cluster, find, local
@@ -40,8 +40,7 @@ def subject(
         problems += mistakes
         return None, None
     home, models = _words(names)
-    run = home and RunDirectory(home)
-    of_run = run and run.is_one
+    of_run = home is not None and RunDirectory(home).is_one
     problems += [Problem(n, "a second model", "name a plan and a model") for n in models[1:]]
     if of_run and models:
         rule = "the run has a model of its own"
@@ -49,9 +48,9 @@ def subject(
     sorted_keys = sort(keys, problems, kinds=("mesh", "plan"))
 
     def named() -> Model:
-        if run and of_run and not models:
-            return run.read().model
-        return model_of(models[0] if models else None)
+        if home is None or models:
+            return model_of(models[0] if models else None)
+        return RunDirectory(home).read().model if of_run else model_beside(home)
 
     model = attempt(named, problems)
 
@@ -63,24 +62,21 @@ def subject(
 
 
 def _words(names: Iterable[str]) -> tuple[Path | None, list[str]]:
-    """Give the plan's file or the run that is named, and the models, else the one of the file."""
+    """Give the plan's file or the run that is named, if one is, and the models that are."""
     words = [name for name in names if name]
-    if not words or not _states(words[0]):
-        return None, words
-    home, *models = words
-    own = model_in(Path(home))
-    return Path(home), models or ([own] if own else [])
+    return (Path(words[0]), words[1:]) if words and _states(words[0]) else (None, words)
 
 
 def model_word(names: Iterable[str], *, file: Path) -> str:
-    """Give how a plan's file is to name the model that was named; empty if none was.
+    """Give how a plan's file is to name the model that is meant; empty if nobody said.
 
     Args:
         names: As for `subject`.
         file: Of the plan.
     """
-    _, models = _words(names)
-    return word_of(models[0], file=file) if models else ""
+    home, models = _words(names)
+    name = models[0] if models else home and model_in(home)
+    return word_of(name, file=file) if name else ""
 
 
 def mistaken(name: str) -> Problem | None:
@@ -159,7 +155,7 @@ def assumed(names: Iterable[str], keys: Iterable[tuple[str, Any]], plan: Plan) -
         plan: What came of them.
     """
     home, models = _words(names)
-    known = models or (home and RunDirectory(home).is_one)
+    known = models or (home and (RunDirectory(home).is_one or model_in(home)))
     notes = [] if known else [f"{DEFAULT} (MODEL)"]
     if home:
         return tuple(notes)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from stretto.cost.activations import kept_bytes
 from stretto.cost.layer import Passes
-from stretto.cost.memory import kept_bytes
 from stretto.cost.numbers import Number, relu
 from stretto.cost.pricing import Pricing
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from stretto.cost.choice import PRECISIONS, SCHEDULES
+from stretto.cost.activations import activations, stream_width, widths
+from stretto.cost.choice import SCHEDULES
 from stretto.cost.deal import deal
 from stretto.cost.numbers import Number, relu
 from stretto.cost.pricing import Pricing
@@ -21,9 +22,6 @@ MOMENTS = ("block", "loss", "update")
 
 ADAM_BYTES = 8.0
 """Of the two moments of a parameter in float32 (Rajbhandari et al., 2020)."""
-
-LOG_SUM_BYTES = 4.0
-"""Kept for each row of scores by fused attention: the logarithm of their sum (Dao et al., 2022)."""
 
 FRAGMENTS = 0.04
 """What an allocator loses between blocks of many sizes, relative to those that come and go; fitted,
@@ -110,44 +108,6 @@ class Rank:
     routed: Number
 
 
-@dataclass(frozen=True, slots=True)
-class Saved:
-    """Bytes that a token leaves in a layer for its backward pass, by what would make them anew.
-
-    The terms of (Korthikanti et al., 2022), for grouped heads, gates, experts, latent keys, fused
-    kernels and products in 8 bits too.
-
-    Attributes:
-        stream: The layer's input, or those of its two blocks, which are always kept.
-        core: Of attention's core: its scores, or what stands for them where it is fused.
-        out: Its result; as the input of a product too, it goes only where both run again.
-        matrix: Results of products.
-        pointwise: Results of norms, rotations, activations and casts, and dropout's masks.
-    """
-
-    stream: Number
-    core: Number
-    out: Number
-    matrix: Number
-    pointwise: Number
-
-    @property
-    def whole(self) -> Number:
-        """What is kept where nothing runs again."""
-        return self.stream + self.core + self.out + self.matrix + self.pointwise
-
-    def kept(self, p: Pricing) -> Number:
-        """Give what is kept where the plan's share runs again."""
-        c = p.choice
-        return (
-            self.stream
-            + (1 - c.again_core) * self.core
-            + (1 - np.minimum(c.again_core, c.again_matrix)) * self.out
-            + (1 - c.again_matrix) * self.matrix
-            + (1 - c.again_pointwise) * self.pointwise
-        )
-
-
 def memory(p: Pricing) -> MemoryUse:
     """Give the bytes of the fullest rank at its fullest moment.
 
@@ -202,7 +162,7 @@ def block_use(p: Pricing, rank: Rank, *, kept: Number, work: Number) -> MemoryUs
     layers = (3 * w + c.gradient_bytes) * sum(layer_elements(p)) * (c.zero >= 3)
     blocks = w * (sum(layer_elements(p)) * (c.zero >= 3) + _widest(p) * _passing(p))
     gathered = np.where(p.stack.gathers_blocks > 0, blocks, layers)
-    ring = np.where(c.cp > 1, 2 * w * p.tokens * sum(_widths(p)[1:]), 0.0)
+    ring = np.where(c.cp > 1, 2 * w * p.tokens * sum(widths(p)[1:]), 0.0)
     offloaded = np.where(c.offload > 0, 2 * kept, 0.0)
     moved = gathered + ring + offloaded
     return _running(p, rank, kept=kept, moment=0.0, work_bytes=work, transfer_bytes=moved)
@@ -214,9 +174,12 @@ def loss_use(p: Pricing, rank: Rank, *, kept: Number) -> MemoryUse:
     shares = np.where(_is(p, "vocabulary"), c.pp, 1.0)
     ranks = shares * np.where(stack.logits_split > 0, c.tp, 1.0)
     logits = shape.heads_out * np.maximum(stack.logit_bytes, c.value_bytes) * shape.vocab / ranks
-    # With inputs of the last norm and of the output layer; GPipe predicts all before it goes back.
+    # With inputs of the last norm and of the output layer; GPipe predicts all before it goes back,
+    # and keeps only what it predicts from where the output layer runs again by itself.
     flight = np.where(_is(p, "gpipe"), c.micro_batches, 1.0)
-    held_bytes = flight * p.tokens * (logits + 2 * c.value_bytes * _stream(p))
+    again = (stack.kept_inputs > 1) & (c.again_matrix >= 1)
+    kept_bytes = flight * (2 * c.value_bytes * stream_width(p) + np.where(again, 0.0, logits))
+    held_bytes = p.tokens * (kept_bytes + np.where(again, logits, 0.0))
     head = shape.vocabulary_parameters / (c.tp * shares)
     layers = (2 * c.value_bytes + c.gradient_bytes) * head * (c.zero >= 3)
     blocks = c.value_bytes * ((head + _widest(p)) * (c.zero >= 3) + head * _passing(p))
@@ -230,7 +193,7 @@ def _running(
     """Give what a rank holds in its passes: what rests, what is kept, and what is at work."""
     c, flight = p.choice, _flight(p, rank)
     activations = flight * rank.layers * kept * (1 - c.offload)
-    messages = np.where(c.pp > 1, 2 * c.value_bytes * p.tokens * _stream(p), 0.0)
+    messages = np.where(c.pp > 1, 2 * c.value_bytes * p.tokens * stream_width(p), 0.0)
     whole = np.where((c.zero >= 3) & (c.regather <= 0), c.value_bytes, 0.0) * _elements(p, rank)
     resting = _resting(p, rank)
     # Gradients that come into being as activations of one micro-batch go take their room; at the
@@ -322,78 +285,3 @@ def _flight(p: Pricing, rank: Rank) -> Number:
             some = held(name, p=c.pp, v=c.interleave, m=c.micro_batches, r=rank.index)
             flight = np.where(mine, some, flight)
     return flight
-
-
-def kept_bytes(p: Pricing) -> Number:
-    """Give the bytes that a micro-batch keeps in a layer, on a device or on its host."""
-    return activations(p)[0]
-
-
-def activations(p: Pricing) -> tuple[Number, Number]:
-    """Give the bytes that a micro-batch keeps in a layer, and those of the block at work besides.
-
-    The first are of the mean layer, the second of the kind that takes more.
-    """
-    c, share = p.choice, p.shape.expert_layers / p.shape.layers
-    some = np.maximum(np.maximum(c.again_core, c.again_matrix), c.again_pointwise)
-    mean, work = np.zeros(()), np.zeros(())
-    for experts, part in ((np.zeros_like(share), 1 - share), (np.ones_like(share), share)):
-        if np.any(part > 0):
-            saved = _saved(p, experts)
-            kept = saved.kept(p)
-            # A layer runs again as a whole, even if others do not.
-            again = (saved.whole - kept) / np.where(some > 0, some, 1.0)
-            mean = mean + part * kept
-            work = np.maximum(work, np.where(part > 0, again + _gradients(p, experts), 0.0))
-    return p.tokens * mean, p.tokens * work
-
-
-def _saved(p: Pricing, experts: Number) -> Saved:
-    """Give what a token leaves in a layer; `experts` is 1 where its feed-forward block has some."""
-    shape, c, stack, w = p.shape, p.choice, p.stack, p.choice.value_bytes
-    # Products in fewer bits keep their inputs in as many; attention needs its result in more too.
-    narrow = c.precision >= PRECISIONS.index("float8")
-    read = np.where(narrow, 1.0, w)
-    stream, (query, keys, values) = _stream(p), _widths(p)
-    heads, out = shape.heads / c.tp, shape.heads * shape.value_dim / c.tp
-    along = np.where(c.sequence > 0, c.tp, 1.0)
-    latent = np.where(shape.kv_rank > 0, shape.q_rank + shape.kv_rank + shape.rope_dim, 0.0) / along
-    visits = experts * shape.top_k / c.tp
-    ff = np.where(experts > 0, shape.shared_ff, shape.ff) / c.tp + visits * shape.expert_ff
-    gates = np.where(shape.ups > 1, stack.kept_copies, 0.0) * ff
-    scores = np.where(stack.fused_attention > 0, LOG_SUM_BYTES, stack.kept_score_bytes * c.seq)
-    products = (2 - stack.kept_inputs) * stream + latent + query + keys + values + shape.ups * ff
-    return Saved(
-        stream=w * stack.kept_inputs * stream,
-        core=scores * heads,
-        out=w * out,
-        matrix=w * products + read * visits * shape.embed,
-        pointwise=2 * (w * stack.kept_norm + stack.kept_mask_bytes) * stream
-        + 2 * read * np.where(stack.kept_gathered > 0, shape.embed, stream)
-        + w * (latent + stack.kept_copies * (query + keys) + gates)
-        + read * (ff + np.where(narrow, out, 0.0)),
-    )
-
-
-def _gradients(p: Pricing, experts: Number) -> Number:
-    """Give the bytes of gradients that a token has at once in the wider block of a layer."""
-    shape, c, stack, w = p.shape, p.choice, p.stack, p.choice.value_bytes
-    score_bytes = np.where(stack.fused_attention > 0, 0.0, stack.kept_score_bytes)
-    ff = np.where(experts > 0, shape.shared_ff + shape.top_k * shape.expert_ff, shape.ff)
-    widths = sum(_widths(p)) + shape.heads * shape.value_dim / c.tp
-    attention = w * widths + score_bytes * c.seq * shape.heads / c.tp
-    forward = w * ((shape.ups + 1) * ff + 2 * experts * shape.top_k * shape.embed) / c.tp
-    # What enters and leaves a block is whole within it, also where it is split between blocks.
-    return np.maximum(attention, forward) + 2 * w * shape.embed
-
-
-def _stream(p: Pricing) -> Number:
-    """Give the width of the residual stream on a rank between blocks."""
-    return p.shape.embed / np.where(p.choice.sequence > 0, p.choice.tp, 1.0)
-
-
-def _widths(p: Pricing) -> tuple[Number, Number, Number]:
-    """Give the widths of all queries, keys and values of a token on a rank."""
-    shape, tp = p.shape, p.choice.tp
-    heads = np.where(shape.kv_rank > 0, shape.heads, np.maximum(shape.kv_heads, tp)) / tp
-    return shape.heads * shape.head_dim / tp, heads * shape.head_dim, heads * shape.value_dim

@@ -83,7 +83,7 @@ def parts_of(tree: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Problem, ..
     """
     known = {f.name for f in fields(Decisions)}
     problems = unknown(tree, known | {MODEL}, "")
-    if not isinstance(model := tree.get(MODEL, ""), str):
+    if MODEL in tree and not (isinstance(model := tree[MODEL], str) and model):
         remedy = 'name a preset or a config.json: "llama-3-8b"'
         problems.append(Problem(MODEL, f"is {model!r}", remedy))
     parts: dict[str, Any] = {}

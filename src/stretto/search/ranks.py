@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stretto.cost import SCHEDULES, Choice, MemoryUse, Number, Pricing, taken
+from stretto.cost.activations import activations
 from stretto.cost.bubble import Load
 from stretto.cost.layer import Passes, Work, embedding, head, layer
 from stretto.cost.memory import (
@@ -21,7 +22,6 @@ from stretto.cost.memory import (
     PARTS,
     RESTING,
     Rank,
-    activations,
     block_use,
     end_elements,
     fuller,
