@@ -24,6 +24,7 @@ from stretto.cli.voice import Voice
 from stretto.data.prepared import Prepared
 from stretto.data.tokens import TokenSet, unigram_loss
 from stretto.errors import Problem, StrettoError
+from stretto.presets import name_of
 from stretto.report.quantities import step
 from stretto.units import show_count
 
@@ -239,7 +240,7 @@ def _described(wanted: Request) -> str:
 
 
 def _would(wanted: Request, say: Callable[[str], None]) -> int:
-    say("\n" + wanted.start.plan.to_toml().rstrip())
+    say("\n" + wanted.start.plan.to_toml(model=name_of(wanted.start.model)).rstrip())
     say("\nnothing was started: this was a dry run")
     return 0
 
