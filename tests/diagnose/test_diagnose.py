@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.diagnose.injected import Pause, Scene, Slow, measured, realistic
+from tests.diagnose.injected import Pause, Scene, Slow, drawn, measured, realistic
 from tests.diagnose.wrongs import Wrong
 from tests.simulate.toy import cluster, model, modern, plan, software
 
@@ -344,6 +344,27 @@ def test_a_message_that_takes_long_once_is_at_least_named() -> None:
     assert finding.extra_s == pytest.approx(costliest.extra_s, rel=0.3)
 
 
+def test_what_is_left_stands_before_a_cause_that_costs_less() -> None:
+    program = lower(model(layers=6), plan(tp=4, micro_batches=4))
+    here = scene(program)
+    moves = [i for i, x in enumerate(program.of(0).instructions) if isinstance(x, Move)]
+    slow = [Slow(0, {moves[3]: 400.0})]
+    pause = Pause((0, 1, 2, 3), "host", 0.02 * played(here).step_s)
+    findings = found(here, measured(here, seed=1, noise=0.01, slow=slow, pause=pause))
+    assert [f.cause for f in findings] == [Cause.UNEXPLAINED, Cause.HOST]
+    assert findings[0].extra_s > findings[1].extra_s > 0
+
+
+def test_what_saves_much_stands_before_what_costs_little() -> None:
+    here = realistic(1)
+    faster = changed(here.cluster, memory_bytes_per_s=2 * here.cluster.device.memory_bytes_per_s)
+    there = replace(here, cluster=faster)
+    pause = Pause(tuple(range(here.size)), "data", 0.02 * played(here).step_s)
+    findings = found(here, measured(there, seed=1, noise=0.01, pause=pause))
+    assert [f.cause for f in findings] == [Cause.WRONG_CONSTANT, Cause.DATA_WAIT]
+    assert findings[0].extra_s < 0 < findings[1].extra_s < -findings[0].extra_s
+
+
 # ── waits and memory ─────────────────────────────────────────────────────────────────────────────
 
 
@@ -423,6 +444,26 @@ def test_hosts_are_called_as_they_were_recorded() -> None:
 
 
 # ── the cause of an instruction ──────────────────────────────────────────────────────────────────
+
+
+@cases
+@given(st.integers(0, 10_000), st.floats(1.5, 4.0), st.booleans())
+def test_no_compute_takes_longer_for_a_link_and_no_message_for_a_device(
+    seed: int, factor: float, links: bool
+) -> None:
+    here = drawn(seed)
+    if links:
+        levels = tuple(replace(v, latency_s=factor * v.latency_s) for v in here.cluster.levels)
+        there = replace(here.cluster, levels=levels)
+    else:
+        rates = tuple((name, rate / factor) for name, rate in here.cluster.device.efficiency)
+        there = changed(here.cluster, efficiency=rates)  # type: ignore[arg-type]
+    line = measured(replace(here, cluster=there), seed=seed, noise=0.03)
+    device, level = (line.kind == KINDS.index("device")), {v.name for v in here.cluster.levels}
+    for finding in found(here, line):
+        if finding.cause is Cause.WRONG_CONSTANT:
+            others = device if finding.where.split(".")[0] in level else ~device
+            assert (finding.longer[others] == 1.0).all()
 
 
 def test_the_costliest_instructions_have_the_cause_that_touches_them_most() -> None:

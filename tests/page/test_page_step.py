@@ -9,18 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from steps import a_recording, a_subject, known, on_disk, unpacked
+from tests.diagnose.injected import Scene, Slow, measured
 
 from stretto.errors import InputError
-from stretto.page import step
+from stretto.page import step, step_why
 from stretto.page.html import as_json
 from stretto.page.step import answer, beside, chosen, data, picture, spread, still
 from stretto.page.step_rows import book, places
 from stretto.page.step_why import longer, only, why
 from stretto.page.subject import Subject
-from stretto.program.instruction import Compute, Update
+from stretto.program.instruction import Compute, Move, Update
 from stretto.program.render import label
 from stretto.simulate import Halt, SlowRank, simulate
 from stretto.timeline import KINDS
+from stretto.timeline.recorded import Recording
 
 SLOW = SlowRank(1, 3.0)
 
@@ -160,6 +162,73 @@ def test_the_instructions_that_cost_most_are_named_with_their_rank_place_and_cau
         assert one["extra_s"] == pytest.approx(one["measured_s"] - one["predicted_s"])
         if isinstance(stage.instructions[instruction], Compute | Update):
             assert (one["rank"], one["cause"]) == (1, "slow rank: rank 1")
+
+
+def slowed(subject: Subject, *slow: Slow, noise: float = 0.0) -> Recording:
+    """Give a recording in which some instructions take longer."""
+    program, _ = known(subject)
+    scene = Scene("small", program, subject.cluster, subject.stack)
+    line = measured(scene, seed=1, noise=noise, slow=slow)
+    return replace(a_recording(subject), timeline=line)
+
+
+def causes(subject: Subject, recording: Recording) -> dict[str, set[str]]:
+    """Give the causes that are listed, of computes and of messages."""
+    program, _ = known(subject)
+    found: dict[str, set[str]] = {"computes": set(), "messages": set()}
+    for one in why(subject, recording, ranks=[])["top"]:
+        stage = program.of(one["rank"])
+        instruction = book(program).sheets[stage.stage].instruction[one["row"]]
+        computes = isinstance(stage.instructions[instruction], Compute | Update)
+        found["computes" if computes else "messages"].add(one["cause"])
+    return found
+
+
+def test_a_compute_is_not_blamed_on_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step_why, "TOP", 8)  # so many that some are longer by chance
+    subject = a_subject(layers=4)
+    (level,) = subject.cluster.levels
+    far = replace(subject.cluster, levels=(replace(level, latency_s=0.3),))
+    recording = slowed(replace(subject, cluster=far), noise=0.04)
+    assert causes(subject, recording) == {
+        "computes": {"not explained"}, "messages": {"wrong constant: node.latency"},
+    }  # fmt: skip
+
+
+def test_a_message_is_not_blamed_on_the_number_of_a_device() -> None:
+    subject = a_subject(layers=4)
+    program, _ = known(subject)
+    (part,) = subject.cluster.parts
+    rates = tuple((name, rate / 1.5) for name, rate in part.device.efficiency)
+    weak = replace(part, device=replace(part.device, efficiency=rates))
+    moves = [i for i, x in enumerate(program.of(0).instructions) if isinstance(x, Move)]
+    recording = slowed(
+        replace(subject, cluster=replace(subject.cluster, parts=(weak,))),
+        Slow(0, {moves[-1]: 2000.0}),
+        noise=0.04,
+    )
+    assert causes(subject, recording) == {
+        "computes": {"wrong constant: efficiency.float32"}, "messages": {"not explained"},
+    }  # fmt: skip
+
+
+def test_a_cause_of_the_smaller_part_of_what_a_row_took_longer_is_not_its_cause() -> None:
+    subject = a_subject(layers=4)
+    program, _ = known(subject)
+    computes = [i for i, x in enumerate(program.of(1).instructions) if isinstance(x, Compute)]
+    times = dict.fromkeys(computes, 1.5) | {computes[3]: 30.0}
+    found = why(subject, slowed(subject, Slow(1, times), noise=0.01), ranks=[])
+    assert "slow rank: rank 1" in {one["title"] for one in found["findings"]}
+    first, *others = (one for one in found["top"] if one["rank"] == 1)
+    assert first["measured_s"] / first["predicted_s"] > 25
+    assert first["cause"] == "not explained"
+    assert others and {one["cause"] for one in others} == {"slow rank: rank 1"}
+
+
+def test_who_waits_is_not_listed_and_who_is_waited_for_is() -> None:
+    subject = a_subject(layers=4)
+    found = why(subject, a_recording(subject, faults=[SLOW]), ranks=[])
+    assert {one["rank"] for one in found["top"]} == {1}
 
 
 def test_part_of_a_recording_is_what_some_ranks_recorded() -> None:

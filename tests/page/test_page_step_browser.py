@@ -18,6 +18,7 @@ from stretto.page.sections import SECTIONS
 from stretto.page.step_rows import book
 from stretto.page.subject import Subject
 from stretto.program.render import label
+from stretto.report.quantities import step as lasting
 from stretto.simulate import SlowRank
 
 
@@ -374,6 +375,42 @@ def test_what_cost_most_is_listed_with_its_cause_and_a_click_shows_it(page: Page
     assert left < twin["x"] and twin["x"] + twin["width"] < left + plot
     apart = max(x + wide, twin["x"] + twin["width"]) - min(x, twin["x"])
     assert max(wide / 0.25, 1.2 * apart) == pytest.approx(plot, rel=0.02)
+
+
+def test_it_is_said_what_is_counted_among_what_cost_most(page: Page) -> None:
+    card = page.locator(".card", has=page.locator(".costs"))
+    expect(card).to_contain_text("waits for other ranks, and for hosts, are not counted")
+
+
+def test_the_first_three_causes_are_shown_the_rest_is_folded_and_no_list_is_empty(
+    look: Look, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = [
+        {"title": f"host: rank {i}", "extra_s": s, "share": s / 10, "ranks": [], "why": "it waits"}
+        for i, s in enumerate((4.0, -3.0, 2.0, -1.0))
+    ]
+    found = {"top": [], "findings": told, "compared": 4}
+    monkeypatch.setattr(step, "why", lambda *_, **__: found)
+    subject = a_subject(run=tmp_path)
+    on_disk(subject, a_recording(subject))
+    page = settled(look(written(subject, tmp_path / "run.html")))
+    folded = page.locator("details", has_text="1 that made less difference")
+    expect(page.locator(".finding:visible")).to_have_count(3)
+    expect(folded.locator(".finding")).to_contain_text("host: rank 3")
+    expect(page.get_by_role("heading", name="What cost the most extra time")).to_have_count(0)
+
+
+def test_a_step_of_more_than_a_minute_is_told_in_seconds_as_in_the_head(
+    look: Look, tmp_path: Path
+) -> None:
+    subject = a_subject(run=tmp_path, layers=4)
+    recording = a_recording(subject, faults=[SlowRank(1, 4.0)])
+    on_disk(subject, recording)
+    page = settled(look(written(subject, tmp_path / "run.html")))
+    told = page.locator(".card-head", has_text="on one clock").locator("small")
+    assert 60 < recording.timeline.step_s < 3600
+    expect(told).to_contain_text(f"measured {lasting(recording.timeline.step_s)}")
+    expect(told).not_to_contain_text("min")
 
 
 # ── tables, steps, live ──────────────────────────────────────────────────────────────────────────

@@ -41,9 +41,10 @@ def diagnose(
     recording: Recording | None = None,
     others: Sequence[Comparison] = (),
 ) -> tuple[Finding, ...]:
-    """Give the causes of a difference, the most costly first; none where there is nothing to say.
+    """Give the causes of a difference, the largest first; none where there is nothing to say.
 
-    What is left without a cause comes last, if it is more than chance may do.
+    What is left without a cause is one of them, if it is more than chance may do; and what saves
+    time stands where what costs as much would.
 
     Args:
         compared: The measured step beside the predicted one.
@@ -57,7 +58,8 @@ def diagnose(
     found, left = _slow(known)
     found += [*_waits(known), *_interrupted(known, left, named={f.where for f in found})]
     told = [finding for finding in found if abs(finding.share) > RELEVANT]
-    return (*sorted(told, key=lambda finding: -finding.extra_s), *_rest(known, found))
+    told += _rest(known, found)
+    return tuple(sorted(told, key=lambda finding: -abs(finding.extra_s)))
 
 
 def _slow(known: Case) -> tuple[list[Finding], Floats]:

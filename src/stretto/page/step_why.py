@@ -10,10 +10,9 @@ import numpy as np
 
 from stretto.diagnose.compare import Costly, compare
 from stretto.diagnose.diagnose import diagnose
-from stretto.diagnose.finding import Cause, Finding
+from stretto.diagnose.finding import Cause, Finding, likely
 from stretto.page.step_rows import Book, Floats, Ints, bounds, places, stage_of
 from stretto.page.subject import Subject
-from stretto.program.instruction import Compute, Update
 from stretto.timeline import Timeline
 from stretto.timeline.recorded import Recording
 
@@ -21,9 +20,6 @@ TOP = 5
 """How many instructions are named."""
 ROWS = 1_000_000
 """The most rows that are compared; of more, those of the ranks that deviate most."""
-
-_NOT_OF_DEVICES = (Cause.SLOW_LINK, Cause.DATA_WAIT, Cause.HOST)
-_NOT_OF_MESSAGES = (Cause.SLOW_RANK, Cause.MEMORY_PRESSURE, Cause.DATA_WAIT, Cause.HOST)
 
 
 def longer(subject: Subject, measured: Timeline, *, book: Book) -> Floats:
@@ -48,6 +44,9 @@ def longer(subject: Subject, measured: Timeline, *, book: Book) -> Floats:
 def why(subject: Subject, recording: Recording, *, ranks: Sequence[int]) -> dict[str, Any]:
     """Give the instructions that cost the most extra time, and the causes, as JSON.
 
+    Instructions on the critical path cost time, and each what it takes itself: what it waits for
+    other ranks, or for its host, is not its own.
+
     Args:
         subject: What is compared with.
         recording: The step that was recorded.
@@ -65,12 +64,10 @@ def why(subject: Subject, recording: Recording, *, ranks: Sequence[int]) -> dict
     findings = diagnose(compared, cluster=subject.cluster, stack=subject.stack, recording=kept)
     top = []
     for costly in compared.top(TOP):
-        stage = program.of(costly.rank)
-        device = isinstance(stage.instructions[costly.instruction], Compute | Update)
-        rows = np.flatnonzero(leaves.sheets[stage.stage].instruction == costly.instruction)
-        if len(rows):
-            cause = _cause(costly, findings, device=device)
-            top.append(_named(costly, int(rows[0])) | {"cause": cause})
+        sheet = leaves.sheets[program.of(costly.rank).stage]
+        rows = np.flatnonzero(sheet.instruction == costly.instruction)
+        if costly.critical and len(rows):
+            top.append(_named(costly, int(rows[0])) | {"cause": _cause(costly, findings)})
     return {
         "top": top,
         "findings": [
@@ -95,18 +92,18 @@ def _named(costly: Costly, row: int) -> dict[str, Any]:
         "extra_s": costly.extra_s,
         "predicted_s": costly.predicted_s,
         "measured_s": costly.measured_s,
-        "critical": costly.critical,
     }
 
 
-def _cause(costly: Costly, findings: Sequence[Finding], *, device: bool) -> str:
-    """Give the most costly cause that can be that of an instruction; nothing if none can."""
-    others = _NOT_OF_DEVICES if device else _NOT_OF_MESSAGES
-    for finding in findings:
-        touches = not finding.ranks or costly.rank in finding.ranks
-        if touches and finding.extra_s > 0 and finding.cause not in others:
-            return f"{finding.cause}: {finding.where}"
-    return ""
+def _cause(costly: Costly, findings: Sequence[Finding]) -> str:
+    """Give the cause of most of what an instruction took longer, or that none is known."""
+    finding = likely(costly, findings)
+    if finding is None or finding.cause is Cause.UNEXPLAINED:
+        return "not explained"
+    # Most of it: of two factors that make one, the larger is its square root at least.
+    if float(finding.longer[costly.row]) ** 2 * costly.predicted_s < costly.measured_s:
+        return "not explained"
+    return f"{finding.cause}: {finding.where}"
 
 
 def only(recording: Recording, ranks: Collection[int]) -> Recording:

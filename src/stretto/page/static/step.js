@@ -8,7 +8,7 @@ Stretto.section({
   render(root, data, page) {
     const { el, format } = page, { timeline } = Stretto;
     const model = new timeline.Model(data);
-    const { WORDS, TITLES, GLOSSARY, KEYS, broken } = timeline;
+    const { WORDS, TITLES, GLOSSARY, KEYS, COUNTED, broken } = timeline;
     const kept = new Map(data.recordings.map((one) => [one.step, one]));
     let steps = data.steps, follow = true;
     model.record(data.recordings.at(-1) ?? null);
@@ -26,7 +26,7 @@ Stretto.section({
     };
 
     const LEAST_S = 1e-9;  // what is less is left of rounding
-    const signed = (seconds) => `${seconds < 0 ? "−" : "+"}${format.seconds(Math.abs(seconds))}`;
+    const signed = (seconds, show = format.seconds) => `${seconds < 0 ? "−" : "+"}${show(Math.abs(seconds))}`;
 
     // A row in words: [[term, text, class], …].
     function facts(at) {
@@ -133,18 +133,19 @@ Stretto.section({
       if (step && !step.top && page.live) seek(step);
       costs.hidden = !top.length && !findings.length;
       costs.replaceChildren(...(costs.hidden ? [] : [el("div", { class: "cards" },
-        el("div", { class: "card" },
+        top.length ? el("div", { class: "card" },
           el("div", { class: "card-head" }, el("h3", {}, "What cost the most extra time"), el("small", {}, "click to see it")),
           el("ol", { class: "costs" }, top.map((it) => el("li", {}, el("button", {
             type: "button", class: "cost",
             onclick: () => { view.show({ side: "measured", rank: it.rank, row: it.row }, { beside: "predicted" }); ask(it.rank); view.element.scrollIntoView({ block: "nearest" }); view.element.focus({ preventScroll: true }); },
           }, el("b", {}, broken(it.name)), el("span", { class: `more ${it.extra_s < 0 ? "faster" : ""}` }, signed(it.extra_s)),
-          el("small", {}, broken(`rank ${it.rank}: ${format.seconds(it.measured_s)} instead of ${format.seconds(it.predicted_s)}${it.cause ? ` · ${it.cause}` : ""}`))))))),
+          el("small", {}, broken(`rank ${it.rank}: ${format.seconds(it.measured_s)} instead of ${format.seconds(it.predicted_s)} · ${it.cause}`)))))),
+          el("p", { class: "step-hint" }, COUNTED)) : null,
         findings.length ? el("div", { class: "card" },
           el("div", { class: "card-head" }, el("h3", {}, "Why, most likely")),
           findings.slice(0, FINDINGS).map(finding),
           findings.length > FINDINGS ? el("details", { class: "as-table" },
-            el("summary", {}, `${findings.length - FINDINGS} that cost less`), findings.slice(FINDINGS).map(finding)) : null,
+            el("summary", {}, `${findings.length - FINDINGS} that made less difference`), findings.slice(FINDINGS).map(finding)) : null,
           step.compared < model.ranks ? el("small", {}, `seen on ${format.integer(step.compared)} of ${format.integer(model.ranks)} ranks`) : null) : null)]));
     }
 
@@ -157,11 +158,14 @@ Stretto.section({
       } catch (error) { page.announce(error.message); }
     }
 
+    // A whole step, never in minutes: as in the head of the page.
+    const whole = (seconds) => (seconds < 59.95 ? format.seconds(seconds)
+      : `${seconds < 99.95 ? seconds.toFixed(1) : format.integer(seconds)}\u00a0s`);
     const numbers = el("small", {});
     function summarize() {
-      const said = model.sides.map(([side, it]) => `${side} ${format.seconds(it.step_s)}${it.finished ? "" : " and never ends"}`);
+      const said = model.sides.map(([side, it]) => `${side} ${whole(it.step_s)}${it.finished ? "" : " and never ends"}`);
       const { predicted, measured } = model;
-      if (predicted && measured) said.push(`${signed(measured.step_s - predicted.step_s)} (${format.change(measured.step_s / predicted.step_s - 1)})`);
+      if (predicted && measured) said.push(`${signed(measured.step_s - predicted.step_s, whole)} (${format.change(measured.step_s / predicted.step_s - 1)})`);
       numbers.textContent = said.join(" · ");
       const known = model.measured ?? model.predicted;
       const here = [...known.player].filter((player) => known.packed.has(player)).length;

@@ -36,8 +36,10 @@
     ["+ −", "zoom"], ["← →", "earlier, later"], ["↑ ↓", "another rank"], ["N P", "next, previous instruction"],
     ["O", "the same one, predicted or measured"], ["Z", "zoom to it"], ["Enter", "open a rank, or close it"], ["0", "the whole step"],
   ];
+  // Of the instructions that cost the most.
+  const COUNTED = "What the whole step waited for, each with its own time: waits for other ranks, and for hosts, are not counted.";
   // A name that may break after its parts, and not within a word.
   const broken = (text) => text.split(/(?<=[.·[\]_])/).flatMap((part, i) => (i ? [el("wbr"), part] : [part]));
 
-  Object.assign(timeline, { WORDS, TITLES, GLOSSARY, KEYS, broken });
+  Object.assign(timeline, { WORDS, TITLES, GLOSSARY, KEYS, COUNTED, broken });
 })();
