@@ -183,6 +183,61 @@ def test_another_run_is_drawn_beside_it(look: Look, serve: Serve, runs: Path) ->
     page = look(serve(runs).run_url("first"))
     page.get_by_label("Compare with").select_option("second")
     expect(page.locator(".run-legend button")).to_have_text(["first", "second"])
+    choice = page.get_by_label("Compare with").locator("option")
+    expect(choice).to_have_text(["all are drawn"])
+
+
+def test_every_curve_has_what_is_foretold_of_both_runs(
+    look: Look, serve: Serve, runs: Path
+) -> None:
+    url = serve(runs).run_url("first")
+    for recalled in ("&with=second", ""):
+        page = look(url + recalled)
+        if not recalled:
+            page.get_by_label("Compare with").select_option("second")
+        for title in ("Step time", "Memory"):
+            card = page.locator("#curves .card", has=page.get_by_role("heading", name=title))
+            expect(card.locator(".chart-legend")).to_contain_text("first, predicted")
+            expect(card.locator(".chart-legend")).to_contain_text("second, predicted")
+
+
+def test_the_cursor_of_a_curve_shows_by_keyboard_what_it_shows_to_a_pointer(
+    look: Look, serve: Serve, runs: Path
+) -> None:
+    page = look(serve(runs).run_url("first"))
+    chart = page.locator("#curves .chart").first
+    chart.focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    told = page.locator(".tooltip[data-open]")
+    expect(told).to_contain_text("step 2")
+    expect(told).to_contain_text("5.307")
+    page.wait_for_function("""() => {  // the page scrolls to what has the focus
+      const [box, picture] = [".tooltip[data-open]", "#curves .chart:focus"].map(
+        (name) => document.querySelector(name)?.getBoundingClientRect());
+      return box && picture && picture.left < box.left && box.left < picture.right
+        && picture.top < box.top && box.top < picture.bottom;
+    }""")
+    chart.blur()
+    expect(told).to_have_count(0)
+
+
+def test_a_value_that_leaves_the_picture_is_said_at_its_top(
+    look: Look, serve: Serve, tmp_path: Path
+) -> None:
+    run = a_run(tmp_path / "wild", steps=0, planned=200)
+    append(run, *(record(s, norm=71.6 if s == 90 else 2.0) for s in range(1, 201)))
+    page = look(serve(run).run_url("wild"))
+    norm = page.locator("#curves .card", has=page.get_by_role("heading", name="Gradient norm"))
+    norm.scroll_into_view_if_needed()
+    chart = norm.locator(".chart")
+    expect(chart).to_have_attribute("data-cut", "up to 71.6")
+    expect(chart).to_have_attribute("aria-label", re.compile("go up to 71.6, above the picture"))
+    calm = page.locator("#curves .card", has=page.get_by_role("heading", name="Step time"))
+    expect(calm.locator("canvas")).to_have_count(1)
+    expect(calm.locator(".chart")).not_to_have_attribute("data-cut", re.compile("."))
+    norm.get_by_text("log").click()  # of which the axis reaches all
+    expect(chart).not_to_have_attribute("data-cut", re.compile("."))
 
 
 def test_zooming_in_fetches_what_was_thinned(look: Look, serve: Serve, tmp_path: Path) -> None:

@@ -160,6 +160,17 @@ def test_a_run_beside_is_foretold_by_what_it_wrote_down(tmp_path: Path) -> None:
     assert answer(nobody, {"of": "a"})["foretold"] == {}
 
 
+def test_a_run_beside_that_was_priced_has_every_prediction_that_the_run_itself_has(
+    tmp_path: Path,
+) -> None:
+    one, other = (of_run(a_run(tmp_path / name, steps=3)) for name in "ab")
+    assert other.metrics is not None
+    both = replace(one, others=(("b", other.metrics),), beside=("b",), rivals=(other,))
+    own = answer(other, {})["foretold"]
+    assert "memory_bytes" in own
+    assert answer(both, {"of": "b"})["foretold"] == own
+
+
 def test_runs_are_compared_by_their_last_losses_and_the_steps_since_their_last_start() -> None:
     values = np.full(60, np.nan)
     columns = {

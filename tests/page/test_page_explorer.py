@@ -23,6 +23,7 @@ from stretto.errors import InputError, MachineError
 from stretto.page.explorer import answer, data
 from stretto.page.explorer import section as section_module
 from stretto.page.explorer.asked import Asked
+from stretto.page.explorer.explore import LIVE, STILL, Most, explore, searched
 from stretto.page.explorer.start import Links, Start, linked
 from stretto.page.subject import Subject
 from stretto.plan import Batch, Memory, Numerics, Plan
@@ -153,6 +154,39 @@ def test_no_plan_that_can_be_is_better_than_one_of_the_front_in_both() -> None:
         assert front == sorted(front, key=lambda plan: plan["step_s"])
         assert front == sorted(front, key=lambda plan: -plan["memory_bytes"])
         assert front[0]["step_s"] == pytest.approx(float(every.time_s.min()), rel=1e-5)
+
+
+@pytest.mark.parametrize("most", [LIVE, STILL], ids=["live", "file"])
+def test_what_no_plan_beats_in_both_is_on_the_front_but_for_a_hundredth(most: Most) -> None:
+    start = Start.of(subject())
+    asked = Asked.of(start)
+    whole = searched(start, asked)
+    answered = explore(start, asked, whole=whole, most=most)
+    cloud, own = answered["cloud"], [answered["plans"][i] for i in answered["front"]]
+    front = [(plan["step_s"], plan["memory_bytes"]) for plan in own]
+    front += [(cloud["time_s"][i], cloud["against"][i]) for i in cloud["front"]]
+    every = zip(whole.candidates.time_s, whole.candidates.memory_bytes, strict=True)
+    least, unbeaten = float("inf"), 0
+    for time_s, memory_bytes in sorted((float(a), float(b)) for a, b in every):
+        if memory_bytes >= least or time_s > 10 * front[0][0]:
+            continue
+        least, unbeaten = memory_bytes, unbeaten + 1
+        assert any(
+            a <= time_s * (1 + 1e-5) and 0.99 * b <= memory_bytes * (1 + 1e-5) for a, b in front
+        )
+    assert 8 < len(front) <= unbeaten
+    assert len(cloud["time_s"]) <= most.cloud
+
+
+def test_the_next_of_a_plan_of_a_file_is_the_next_of_the_front_and_not_of_those_told() -> None:
+    start = Start.of(subject())
+    asked = Asked.of(start)
+    whole = searched(start, asked)
+    live, file = (explore(start, asked, whole=whole, most=most) for most in (LIVE, STILL))
+    assert len(live["front"]) > len(file["front"])
+    gives = {plan["toml"]: plan["gives"] for plan in live["plans"]}
+    for i in file["front"]:
+        assert file["plans"][i]["gives"] == gives[file["plans"][i]["toml"]]
 
 
 def test_the_parts_of_a_plan_sum_to_its_step_and_to_its_memory() -> None:

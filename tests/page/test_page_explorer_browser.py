@@ -281,7 +281,7 @@ def test_a_point_of_the_cloud_of_a_file_says_what_is_known(look: Look, file: str
     expect(page.locator(".explorer-plan h3")).to_have_text("A plan off the front")
     said = page.locator(".explorer-why li")
     expect(said.nth(0)).to_contain_text(
-        re.compile(r"^Plan \d of \d on the front .* beats it: .* less")
+        re.compile(r"^Plan \d+ of \d+ on the front .* beats it: .* less")
     )
     expect(said.nth(1)).to_contain_text(re.compile(r"^Of the step this one has [+−].*s "))
     expect(page.locator(".explorer-bar figcaption").first).to_have_text("Where a step goes")
@@ -323,6 +323,54 @@ def test_a_number_that_a_file_has_not_says_what_is_taken_instead(look: Look, fil
     expect(control).to_contain_text("no answer for 12.6: 16 is the nearest")
     slider(page, "Devices").press("ArrowLeft")
     expect(control).not_to_contain_text("no answer")
+
+
+def test_a_point_of_the_front_of_which_a_file_tells_little_is_on_the_front(
+    look: Look, file: str
+) -> None:
+    page = look(file)
+    settled(page)
+    front, brief = page.evaluate("""() => {
+      const { answer } = document.querySelector("#explorer .section-body").explorer;
+      return [answer.front.length, answer.front.findIndex((i) => "cloud" in answer.plans[i])];
+    }""")
+    assert brief > 0
+    expect(page.locator(".front circle")).to_have_count(front)
+    picture = page.locator(".explorer-plot")
+    picture.focus()
+    for _ in range(brief):
+        picture.press("ArrowRight")
+    title = page.locator(".explorer-plan h3")
+    expect(title).to_have_text(f"Plan {brief + 1} of {front} on the front")
+    said = page.locator(".explorer-why li")
+    expect(said.nth(0)).to_have_text("No plan that fits beats it in both.")
+    expect(said.nth(1)).to_contain_text(
+        re.compile(rf"^Beside plan {brief} .* slower and takes .* less memory")
+    )
+
+
+def test_no_point_of_a_file_is_unbeaten_by_the_front_but_for_a_hundredth(
+    look: Look, file: str
+) -> None:
+    page = look(file)
+    settled(page)
+    said = page.evaluate("""() => {
+      const { explorer } = document.querySelector("#explorer .section-body");
+      return explorer.answer.cloud.time_s.map((_, i) => explorer.off(i).wins[0]);
+    }""")
+    assert len(said) > 20
+    for text in said:
+        assert " beats it: " in text or text.endswith("which is too little to be on the front.")
+
+
+def test_whole_numbers_are_said_to_the_last_digit(live: Page) -> None:
+    control = live.locator(".explorer-control").nth(1)
+    expect(control).to_contain_text("1 to 1,048,576")
+    field = live.get_by_label("Sequences a step, as a number")
+    field.fill("1048577")
+    field.press("Enter")
+    expect(control).to_contain_text("1,048,577 is above the most, 1,048,576.")
+    expect(field).to_have_value("1048576")
 
 
 def test_a_number_out_of_bounds_becomes_the_bound_and_says_so(live: Page) -> None:

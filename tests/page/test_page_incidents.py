@@ -81,10 +81,51 @@ def test_what_happened_is_told_in_the_order_of_time(tmp_path: Path) -> None:
         ("start", 0, "2026-05-01T12:00:00+00:00"),
         ("incident", 4, "2026-05-01T13:30:00+00:00"),
         ("restart", 2, "2026-05-01T14:00:00+00:00"),
-        ("skipped", 3, "about 2026-05-01T14:01:00+00:00"),
-        ("checkpoint", 4, "about 2026-05-01T14:02:00+00:00"),
+        ("skipped", 3, "about 2026-05-01T14:58:00+00:00"),
+        ("checkpoint", 4, "about 2026-05-01T14:59:00+00:00"),
         ("checkpoint", 5, "2026-05-01T15:00:00+00:00"),
     ]
+
+
+def written_at(path: Path, when: str) -> None:
+    path.mkdir(parents=True, exist_ok=True)
+    at = datetime.fromisoformat(f"2026-05-01T{when}+00:00").timestamp()
+    os.utime(path, (at, at))
+
+
+def test_what_a_run_took_to_begin_and_to_save_is_in_the_times_about_which_things_happened(
+    tmp_path: Path,
+) -> None:
+    run = a_run(tmp_path / "run", steps=0)
+    append(run, *(record(s, step_s=10.0, saved=f"step-{s:08d}") for s in range(1, 11)))
+    # Two minutes to begin, then steps of ten seconds; after the fourth, five more to save each.
+    written_at(run / "checkpoints" / "step-00000004", "12:02:40")
+    written_at(run / "checkpoints" / "step-00000008", "12:03:40")
+    at = datetime.fromisoformat("2026-05-01T12:04:10+00:00").timestamp()
+    os.utime(run / "metrics.jsonl", (at, at))
+    found = started(run, {"step": 0, "started": "2026-05-01T12:00:00+00:00"})
+    times = {i["step"]: str(i["when"]).removesuffix("+00:00")[-8:] for i in found}
+    assert times == {
+        0: "12:00:00",
+        1: "12:02:10", 2: "12:02:20", 3: "12:02:30", 4: "12:02:40",  # counted back
+        5: "12:02:55", 6: "12:03:10", 7: "12:03:25", 8: "12:03:40",  # shared out
+        9: "12:03:55", 10: "12:04:10",
+    }  # fmt: skip
+
+
+def test_files_of_another_start_say_nothing_of_when_steps_ended(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run", steps=0)
+    append(run, *(record(s, step_s=10.0, applied=s != 3) for s in range(1, 5)))
+    append(run, record(5, step_s=10.0, saved="step-00000005"))
+    written_at(run / "checkpoints" / "step-00000005", "12:30:00")  # before it went on from step 2
+    os.utime(run / "metrics.jsonl", (1e9, 1e9))
+    found = started(
+        run,
+        {"step": 0, "started": "2026-05-01T12:00:00+00:00"},
+        {"step": 2, "started": "2026-05-01T14:00:00+00:00"},
+    )
+    (skipped,) = (i for i in found if i["kind"] == "skipped")
+    assert skipped["when"] == "about 2026-05-01T14:00:10+00:00"
 
 
 def test_incidents_that_were_written_down_are_told_in_their_words(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from runs import a_run, append, record, silent
+from runs import a_run, append, record, restart, silent
 
 from stretto.cli.shown import of_run
 from stretto.page.metrics import Metrics
@@ -97,6 +97,27 @@ def test_a_line_of_the_list_is_the_last_record_even_if_a_crash_cut_one_short(
         file.write('{"step": 1001, "lo')
     (line,) = Shelf([tmp_path], make=made).listed()
     assert (line["name"], line["step"], line["steps"], line["loss"]) == ("a", 1000, 1000, 6.0)
+
+
+def test_the_list_tells_speed_as_the_page_of_the_run_does(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "a", steps=0, planned=500)
+    speeds = [float(s if s % 7 else 10 * s) for s in range(1, 451)]  # the last but one is 10 × 448
+    append(run, *(record(s, tokens_per_s=v, mfu=v / 1e4) for s, v in enumerate(speeds, 1)))
+    (line,) = Shelf([tmp_path], make=made).listed()
+    middle = sorted(speeds[-200:])[99:101]  # the head's figures are of the last 200 steps
+    assert line["tokens_per_s"] == pytest.approx(sum(middle) / 2)
+    assert line["mfu"] == pytest.approx(sum(middle) / 2e4)
+    assert (line["step"], line["step_s"]) == (450, 0.02)
+
+
+def test_the_list_tells_speed_of_the_steps_since_the_last_start(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "a", steps=20, planned=500)
+    restart(run, step=20)
+    (line,) = Shelf([tmp_path], make=made).listed()
+    assert "tokens_per_s" not in line
+    append(run, record(21, tokens_per_s=3.0), record(22, tokens_per_s=5.0))
+    (line,) = Shelf([tmp_path], make=made).listed()
+    assert line["tokens_per_s"] == 4.0
 
 
 def test_a_run_that_has_not_begun_is_listed_without_numbers(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from stretto.cli.say import attempt
 from stretto.cli.software import SOFTWARE, software
 from stretto.cli.subject import assumed, homeless, misplaced, mistaken, subject
 from stretto.cluster import Cluster, find, local
-from stretto.errors import InputError, Problem
+from stretto.errors import InputError, Problem, StrettoError
 
 if TYPE_CHECKING:
     from stretto.page.metrics import Metrics
@@ -111,7 +112,12 @@ def _run(
     for name, metrics in ((found.title, found.metrics), *beside.items()):
         _read(name, metrics, say)
     _damaged(found)
-    return replace(found, others=tuple(beside.items()), beside=tuple(beside))
+    rivals = []
+    for path in runs[1:]:
+        with contextlib.suppress(StrettoError):  # one that cannot be priced still has its curves
+            rivals.append(of_run(path, cluster=cluster))
+    names = tuple(beside)
+    return replace(found, others=tuple(beside.items()), beside=names, rivals=tuple(rivals))
 
 
 def _plan(

@@ -112,7 +112,8 @@ def _thinned(
 ) -> dict[str, Any]:
     """Give the curves of a run on the page of `subject`, and what was foretold of it."""
     since = begun(metrics.path.parent)
-    now = _predicted(subject, table.since(since)) if name == subject.title else {}
+    own = next((one for one in (subject, *subject.rivals) if one.title == name), None)
+    now = _predicted(own, table.since(since)) if own else {}
     return thinned(name, metrics, table, first=first, last=last) | {
         "foretold": foretold(table, since=since, now=now),
         "summary": summary(table, since=since),

@@ -16,6 +16,7 @@ import numpy as np
 from stretto.page.metrics import Table
 from stretto.page.standing import changed, starts
 from stretto.report.quantities import counted
+from stretto.timeline.track import files, recorded_steps
 
 MOST = 200
 """Incidents of a kind that a page lists; of more, evenly chosen ones."""
@@ -33,7 +34,7 @@ class Incident:
         kind: What.
         step: At which step; None where nobody wrote it down.
         when: Date and time; empty where nobody wrote it down, and with ``about`` before it where
-            it follows from the start and the steps since.
+            it follows from what was written before and after it.
         text: What there is to say.
     """
 
@@ -57,7 +58,7 @@ def incidents(run: Path, table: Table) -> list[dict[str, Any]]:
         *_thinned([*_skipped(table)]),
         *_thinned([*_saved(run, table)]),
     ]
-    clock = _Clock(begun, table)
+    clock = _Clock(run, begun, table)
     found.sort(key=lambda incident: -1 if incident.step is None else incident.step)
     known = [clock.when(incident) for incident in found]
     times, after = list[float](), float("inf")
@@ -69,11 +70,17 @@ def incidents(run: Path, table: Table) -> list[dict[str, Any]]:
 
 
 class _Clock:
-    """When steps ended, as far as starts and the seconds of steps say."""
+    """When steps ended, as far as starts, files and the seconds of steps say.
 
-    def __init__(self, begun: Sequence[Incident], table: Table) -> None:
+    A run takes its time to begin and to save, which no step counts: between two files what lies
+    between them is shared out by the seconds of steps, and before the first file they are counted
+    back from it; only where there is none are they counted from the start.
+    """
+
+    def __init__(self, run: Path, begun: Sequence[Incident], table: Table) -> None:
         self.step, self.seconds = table["step"], np.nancumsum(table["step_s"])
         self.begun = [(s.step, at) for s in begun if s.step is not None and (at := _at(s.when))]
+        self.files = sorted(_files(run, table))
 
     def when(self, incident: Incident) -> float | None:
         """Give when something happened, in seconds since 1970; None if nothing says it."""
@@ -84,12 +91,42 @@ class _Clock:
         before = [(step, at) for step, at in self.begun if step < incident.step]
         if not before:
             return None
-        step, at = before[-1]
-        return at + self._since_start(incident.step) - self._since_start(step)
+        files = self._written(before)
+        earlier = next((file for file in reversed(files) if file[0] < incident.step), None)
+        later = next((file for file in files if file[0] >= incident.step), None)
+        own_s = self._since_start(incident.step)
+        if later is None:
+            step, at = earlier or before[-1]
+            return at + own_s - self._since_start(step)
+        left_s, begun_at = self._since_start(later[0]) - own_s, before[-1][1]
+        if earlier is None:
+            return max(begun_at, later[1] - left_s)
+        between_s = self._since_start(later[0]) - self._since_start(earlier[0])
+        share = left_s / between_s if between_s > 0 else 0.0
+        return later[1] - share * (later[1] - earlier[1])
+
+    def _written(self, before: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+        """Give the files of steps that were done between the last of some starts and the next."""
+        (step, begun_at), after = before[-1], self.begun[len(before) :]
+        last, next_at = after[0] if after else (np.inf, np.inf)
+        return [
+            (done, at)
+            for done, at in self.files
+            if step < done <= last and begun_at <= at <= next_at
+        ]
 
     def _since_start(self, step: int) -> float:
         row = int(np.searchsorted(self.step, step, side="right")) - 1
         return float(self.seconds[row]) if row >= 0 else 0.0
+
+
+def _files(run: Path, table: Table) -> Iterator[tuple[int, float]]:
+    """Give steps after which a file was written that is still there, and when it was."""
+    paths = [(step, run / "checkpoints" / f"step-{step:08d}") for step, _ in table.saved]
+    paths += [(step, p) for step in recorded_steps(run) for p in files(run, step).values()]
+    if table.rows and table.share >= 1:
+        paths.append((int(table["step"][-1]), run / "metrics.jsonl"))
+    yield from ((step, at) for step, path in paths if (at := changed(path)))
 
 
 def _at(when: str) -> float | None:

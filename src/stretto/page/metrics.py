@@ -113,7 +113,7 @@ class Metrics:
             self._at += len(chunk)
             self._tail = (self._tail + chunk)[-_TAIL_BYTES:]
             whole, _, self._rest = (self._rest + chunk).rpartition(b"\n")
-            self._add([r for r in _parsed(whole) if type(r.get("step")) is int])
+            self._add([r for r in parsed(whole) if type(r.get("step")) is int])
             return bool(chunk) and self._at < self._size
 
     def _add(self, records: list[dict[str, Any]]) -> None:
@@ -138,7 +138,7 @@ class Metrics:
         self._last, self._rows = records[-1], stop
 
 
-def _parsed(lines: bytes) -> list[dict[str, Any]]:
+def parsed(lines: bytes) -> list[dict[str, Any]]:
     """Give the records in lines of JSON; a line that a crash cut short is left out."""
     texts = [text for text in lines.split(b"\n") if text.strip()]
     try:

@@ -10,12 +10,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from stretto.page.curves import PATIENCE_S
+from stretto.page.head import RECENT, typical
 from stretto.page.head import now as standing
 from stretto.page.incidents import plain
-from stretto.page.metrics import Metrics
+from stretto.page.metrics import Metrics, parsed
 from stretto.page.sections import Data, Section
-from stretto.page.standing import changed, state, wrote
+from stretto.page.standing import begun, changed, state, wrote
 from stretto.page.subject import Subject
 from stretto.timeline.recorded import recorded_steps
 
@@ -23,7 +27,10 @@ Make = Callable[[Path, Metrics, Sequence[tuple[str, Metrics]]], Subject]
 """Gives a run at a path as its page reads it, with its metrics and those of other runs."""
 
 _DECIDING = ("plan.toml", "recipe.toml", "config.json", "cluster.toml")
-_TAIL_BYTES = 64 * 2**10
+_TAIL = 2 * RECENT  # records of which something is the usual
+_TAIL_BYTES = 1024 * _TAIL
+_LAST = ("step", "steps", "loss", "valid_loss", "eta_s")
+_USUAL = ("step_s", "tokens_per_s", "mfu")
 
 
 class Shelf:
@@ -149,7 +156,7 @@ def _is_run(path: Path) -> bool:
 
 def line(path: Path) -> dict[str, Any]:
     """Give what a list says of a run: how far it is, its model and its plan."""
-    last, told = _last(path), _told(path, decided(path))
+    last, told = _figures(path, _written(path)), _told(path, decided(path))
     steps = int(told.get("steps") or last.get("steps", 0))
     done, step_s = int(last.get("step", 0)), float(last.get("step_s", 0.0))
     now = state(path, step=done, steps=steps, step_s=step_s)
@@ -192,24 +199,46 @@ def _part(tree: Mapping[str, Any], name: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _last(path: Path) -> dict[str, Any]:
-    """Give the numbers and words of the last record, without reading those before it."""
+@lru_cache(maxsize=4096)
+def _figures(path: Path, written: object) -> dict[str, Any]:
+    """Give the numbers of the last record, and what usually holds as the page of the run says.
+
+    Args:
+        path: Its directory.
+        written: What changes when it begins or writes.
+    """
+    records = _latest(path)
+    if not records:
+        return {}
+    last = {name: records[-1].get(name) for name in _LAST}
+    since = begun(path)
+    recent = [record for record in records if record["step"] > since]
+    usual = {name: typical(_column(recent, name)) for name in _USUAL}
+    return {name: value for name, value in (last | usual).items() if type(value) in (int, float)}
+
+
+def _written(path: Path) -> object:
+    file = path / "metrics.jsonl"
+    try:
+        size = file.stat().st_size
+    except OSError:
+        size = 0
+    return size, changed(file), begun(path)
+
+
+def _column(records: Sequence[Mapping[str, Any]], name: str) -> NDArray[np.float64]:
+    values = [record.get(name) for record in records]
+    return np.array([value if type(value) in (int, float) else np.nan for value in values])
+
+
+def _latest(path: Path) -> list[dict[str, Any]]:
+    """Give the last records, as many as are looked at, without reading those before them."""
     try:
         with (path / "metrics.jsonl").open("rb") as file:
             size = file.seek(0, 2)
             file.seek(max(0, size - _TAIL_BYTES))
             lines = file.read().split(b"\n")
     except OSError:
-        return {}
-    for line in reversed(lines):
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict):
-            wanted = (
-                "step", "steps", "step_s", "loss", "valid_loss", "tokens_per_s", "mfu", "eta_s",
-            )  # fmt: skip
-            numbers = {k: record.get(k) for k in wanted}
-            return {k: v for k, v in numbers.items() if type(v) in (int, float)}
-    return {}
+        return []
+    found = [record for line in lines[-_TAIL:] for record in parsed(line)]
+    return [record for record in found if type(record.get("step")) is int]

@@ -41,6 +41,7 @@ class Subject:
         metrics: What the run said after every step; None for a plan.
         others: Other runs, by name, that it may be compared with.
         beside: Names of those that are drawn beside it from the start.
+        rivals: What is known of these as of this run itself, as far as they could be priced.
     """
 
     title: str
@@ -58,6 +59,7 @@ class Subject:
     metrics: Metrics | None = None
     others: tuple[tuple[str, Metrics], ...] = ()
     beside: tuple[str, ...] = ()
+    rivals: tuple[Subject, ...] = ()
 
     @property
     def recordings(self) -> Path | None:

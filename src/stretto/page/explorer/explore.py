@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,7 @@ class Most:
     """How much is told at most.
 
     Attributes:
-        front: Plans of the front.
+        front: Plans of the front that are told in full; the others are told as the cloud is.
         cloud: Other plans.
     """
 
@@ -151,14 +151,22 @@ class _Answer:
         return _Answer(start, asked, points, points.best(best), points.running(best))
 
     def tree(self, most: Most) -> Tree:
-        """Give it as JSON; `front`, `best`, `running` and `here` are places in `plans`."""
-        front = self.points.front(most.front)
+        """Give it as JSON; `front`, `best`, `running` and `here` are places in `plans`.
+
+        What the front has beside these is in `cloud`, and its places there are its `front`.
+        """
+        whole = self.points.front()
+        front = self.points.told(whole, most.front)
+        front = [p for p in whole if p in {*front, self.best, self.running}]
+        sides = zip([None, *whole[:-1]], [*whole[1:], None], strict=True)
+        beside = dict(zip(whole, sides, strict=True))
         rivals = {point: self.points.rival(point) for point in front}
         shown = [*dict.fromkeys(p for p in (*front, self.best, self.running) if p is not None)]
-        full = self._told({*shown, *(p for p in rivals.values() if p is not None)})
+        named = (*shown, *rivals.values(), *(p for point in front for p in beside[point]))
+        full = self._told({p for p in named if p is not None})
         said = {point: self._beside(point, front, full) for point in shown}
-        for point, faster, smaller in zip(front, [None, *front], [*front[1:], None], strict=False):
-            said[point] = self._on_front(point, full, rivals[point], faster, smaller)
+        for point in front:
+            said[point] = self._on_front(point, full, rivals[point], *beside[point])
         here = self._here(full[self.best])
         same = [i for i, p in enumerate(shown) if here and full[p].plan == self.start.plan]
         plans = [
@@ -171,7 +179,7 @@ class _Answer:
             "best": shown.index(self.best),
             "running": None if self.running is None else shown.index(self.running),
             "here": (same or [len(plans)])[0] if here else None,
-            "cloud": self._cloud(most.cloud),
+            "cloud": self._cloud(most.cloud, front=whole, told=front),
         }
 
     def _told(self, points: Iterable[int]) -> dict[int, Told]:
@@ -233,10 +241,11 @@ class _Answer:
         ((found, _, row),) = self.points.rows([point])
         return [found.task.devices, *(float(v.item()) for v in columns(row).values())]
 
-    def _cloud(self, most: int) -> Tree:
+    def _cloud(self, most: int, *, front: Sequence[int], told: Sequence[int]) -> Tree:
         """Give other plans as columns; a decision that all made alike is a single number."""
-        points = self.points
-        shown = points.cloud(most)
+        points, rest = self.points, [point for point in front if point not in told]
+        sample = points.cloud(max(0, most - len(rest)), front=front)
+        shown = np.union1d(sample, np.array(rest, dtype=np.int64))
         decided: dict[str, list[Number]] = {name: [] for name in ("devices", *DECISIONS)}
         parts = list[tuple[Number, Number, Number]]()
         for found, own, rows in points.rows([*map(int, shown)]):
@@ -252,6 +261,7 @@ class _Answer:
             "kinds": [family_name(int(number)) for number in kinds],
             "kind": family.tolist(),
             "runs": points.runs[shown].astype(int).tolist(),
+            "front": np.searchsorted(shown, rest).tolist(),
             "decisions": {name: _column(np.concatenate(c)) for name, c in decided.items()},
             "time": [_column(part) for part in time],
             "memory": [_column(part) for part in memory],

@@ -63,8 +63,8 @@ class Points:
             np.concatenate([c.runs for c in own]),
         )
 
-    def front(self, most: int) -> list[int]:
-        """Give points that no other matches or beats in both, the fastest first, evenly thinned.
+    def front(self) -> list[int]:
+        """Give the points that no other matches or beats in both, the fastest first.
 
         Each takes at least `_WORTH` less of what else is to be small than the one before.
         """
@@ -74,11 +74,15 @@ class Points:
         for place in map(int, near):
             if not worth or self.against[place] <= (1 - _WORTH) * self.against[worth[-1]]:
                 worth.append(place)
-        return [*map(int, thinned(np.array(worth), by=self.against, most=most))]
+        return worth
 
-    def cloud(self, most: int) -> Places:
+    def told(self, front: Sequence[int], most: int) -> list[int]:
+        """Give so many points of the front that are told in full, spread evenly over it."""
+        return [*map(int, thinned(np.array(front), by=self.against, most=most))]
+
+    def cloud(self, most: int, *, front: Sequence[int]) -> Places:
         """Give a sample of points that shows where they lie and of which kinds."""
-        slowest = _SPREAD * np.max(self.time_s[self.front(most)])
+        slowest = _SPREAD * np.max(self.time_s[front])
         wide = _WIDE * len(self.founds) * np.min(self.time_s)
         shown = np.flatnonzero(self.time_s <= max(slowest, wide))
         cells = _cells(np.log(self.time_s[shown]), _COLUMNS) * _ROWS

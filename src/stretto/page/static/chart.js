@@ -21,10 +21,12 @@
     const box = el("div", {
       class: "chart", css: { "min-height": `${height}px` }, tabindex: 0, role: "img", "aria-label": label,
       "aria-roledescription": "line chart",
-      title: "", onkeydown: (event) => keys(event),
+      title: "", onkeydown: (event) => keys(event), onblur: () => { keyed = false; page.tooltip.hide(); },
     });
     host.append(box);
     let plot = null, content = null, built = null, shape = "", width = 0;
+    let flat = [];      // the lines of the plot
+    let keyed = false;  // whether a key moved the cursor last: what is there then stays shown
 
     // Every series becomes up to four of uPlot's: low, high, raw, and the line itself.
     function parts(s) {
@@ -48,7 +50,7 @@
       if (built === content) return;
       built = content;
       const tables = content.series.map((s) => ({ x: s.x, parts: parts(s) }));
-      const flat = tables.flatMap((t) => t.parts);
+      flat = tables.flatMap((t) => t.parts);
       const data = tables.length ? uPlot.join(tables.map((t) => [t.x, ...t.parts.map((p) => p.y)])) : [[]];
       const now = JSON.stringify([
         content.log, tables.map((t) => t.parts.length), content.series.map((s) => [s.color, s.label]),
@@ -89,8 +91,8 @@
         series: [{}, ...flat.map(({ y: _, of, edge, fillWith, ...s }) => ({ ...s, show: true }))],
         bands,
         hooks: {
-          draw: [drawLevels, drawMarks],
-          setCursor: [(u) => point(u, flat)],
+          draw: [drawLevels, drawMarks, drawCut],
+          setCursor: [(u) => point(u)],
           setSelect: [(u) => {
             if (u.select.width < 4) return;
             const [a, b] = [u.posToVal(u.select.left, "x"), u.posToVal(u.select.left + u.select.width, "x")];
@@ -125,14 +127,19 @@
       return [low >= 0 ? Math.max(0, low - room) : low - room, high + room];
     }
 
-    // Twice what all but two of a hundred visible values stay below.
-    function usual(u) {
+    // Every visible value: [[value, its place], …].
+    function visible(u) {
       const [first, last] = u.series[0].idxs, found = [];
       for (const [i, values] of u.data.entries()) {
         if (!i) continue;
-        for (let k = first; k <= last; k++) if (typeof values[k] === "number") found.push(values[k]);
+        for (let k = first; k <= last; k++) if (typeof values[k] === "number") found.push([values[k], k]);
       }
-      found.sort((a, b) => a - b);
+      return found;
+    }
+
+    // Twice what all but two of a hundred visible values stay below.
+    function usual(u) {
+      const found = visible(u).map(([value]) => value).sort((a, b) => a - b);
       return found.length < 8 ? Infinity : 2 * found[Math.floor(0.98 * (found.length - 1))];
     }
 
@@ -188,7 +195,26 @@
       ctx.restore();
     }
 
-    function rows(u, flat) {
+    // Say at the top how far the highest value lies above what is drawn.
+    function drawCut(u) {
+      const [value, k] = content.steady && !content.log ? visible(u).reduce((a, b) => (b[0] > a[0] ? b : a), [-Infinity, 0]) : [-Infinity, 0];
+      const cut = value > u.scales.y.max;
+      box.ariaLabel = cut ? `${label} Values go up to ${y(value)}, above the picture.` : label;
+      delete box.dataset.cut;
+      if (!cut) return;
+      box.dataset.cut = `up to ${y(value)}`;
+      const { ctx, bbox } = u, ratio = uPlot.pxRatio, left = u.valToPos(u.data[0][k], "x", true);
+      const begins = left < bbox.left + bbox.width / 2;
+      ctx.save();
+      ctx.fillStyle = page.color("muted");
+      ctx.font = `${11 * ratio}px system-ui, sans-serif`;
+      ctx.textBaseline = "top";
+      ctx.textAlign = begins ? "left" : "right";
+      ctx.fillText(begins ? `↑ ${box.dataset.cut}` : `${box.dataset.cut} ↑`, left + (begins ? 6 : -6) * ratio, bbox.top + 2 * ratio);
+      ctx.restore();
+    }
+
+    function rows(u) {
       const here = u.data[0][u.cursor.idx];
       const found = flat.flatMap((p, i) => {
         const k = p.of ? u.cursor.idxs[i + 1] : null, value = k === null ? null : u.data[i + 1][k];
@@ -201,16 +227,16 @@
       return [...found, ...told.map(({ color, label, value }) => ({ color, shape: "dashed", text: label, value: y(value) }))];
     }
 
-    function point(u, flat) {
+    function point(u) {
       const { left, top, idx, event } = u.cursor;
       if (idx === null || idx === undefined || left < 0) return;
       const here = u.posToVal(left, "x");
       const span = (u.scales.x.max - u.scales.x.min) / u.over.clientWidth * 5;
       const near = content.marks.filter((m) => Math.abs(m.x - here) < span).slice(0, 4);
-      const said = rows(u, flat);
+      const said = rows(u);
       const words = [...said.map((r) => `${r.text} ${r.value}`), ...near.map((m) => m.text)];
       box.dataset.said = [at(u.data[0][idx]), ...words].join("; ");
-      if (!event || !u.over.matches(":hover")) return;
+      if (!keyed && !(event && u.over.matches(":hover"))) return;
       const bounds = u.over.getBoundingClientRect();
       page.tooltip.show(bounds.left + left, bounds.top + top,
         el("strong", {}, at(u.data[0][idx])),
@@ -225,6 +251,7 @@
         queueMicrotask(() => keys(event));  // when uPlot has found its scales
         return;
       }
+      if (event.key === "Escape") keyed = false;
       const u = plot, xs = u?.data[0];
       if (!xs?.length) return;
       const { min, max } = u.scales.x;
@@ -234,6 +261,7 @@
       if (step !== undefined || event.key === "Home" || event.key === "End") {
         const to = event.key === "Home" ? 0 : event.key === "End" ? xs.length - 1
           : Math.max(0, Math.min(xs.length - 1, at + step));
+        keyed = true;
         u.setCursor({ left: u.valToPos(xs[to], "x"), top: u.over.clientHeight / 2 });
         page.announce(box.dataset.said ?? "");
       } else if (scale !== undefined) {
@@ -245,6 +273,8 @@
       event.preventDefault();
     }
 
+    addEventListener("pointermove", () => { keyed = false; }, { passive: true });
+    addEventListener("scroll", () => { if (keyed) point(plot); }, { passive: true });  // which hid it
     const watch = new ResizeObserver(() => {
       if (plot && box.clientWidth && box.clientWidth !== width) {
         width = box.clientWidth;

@@ -23,7 +23,7 @@
 
   class Curves {
     constructor(root, data) {
-      Object.assign(this, { data, runs: new page.CurveRuns(), charts: new Map(), log: new Set(), asked: 0 });
+      Object.assign(this, { data, runs: new page.CurveRuns(), charts: new Map(), log: new Set(), unpriced: new Set(), asked: 0 });
       this.legend = el("div", { class: "run-legend" });
       this.note = el("p", { class: "note", hidden: true });
       this.grid = el("div", { class: "cards curve-cards" });
@@ -59,9 +59,10 @@
       const list = box.querySelector("select");
       const offer = (names) => {
         const left = names.filter((name) => name !== page.run && !this.runs.now.has(name));
-        const options = [["", left.length ? "choose a run…" : "there is no other run"], ...left.map((name) => [name, name])];
-        const before = [...list.options].map(({ value }) => value).join("\n");
-        if (before !== options.map(([value]) => value).join("\n")) {
+        const none = this.runs.now.size > 1 ? "all are drawn" : "there is no other run";
+        const options = [["", left.length ? "choose a run…" : none], ...left.map((name) => [name, name])];
+        const before = [...list.options].map(({ text }) => text).join("\n");
+        if (before !== options.map(([, text]) => text).join("\n")) {
           list.replaceChildren(...options.map(([value, text]) => el("option", { value }, text)));
         }
       };
@@ -221,8 +222,16 @@
       const mine = ++this.asked, { range, now } = this.runs;
       const margin = range ? (range[1] - range[0]) / 4 : 0;
       const params = range ? { from: range[0] - margin, to: range[1] + margin } : {};
-      const found = await Promise.all([...now.keys()].map((of) => page.api("curves", { of, ...params })));
+      const found = await Promise.all([...now.keys()].map((name) => this.read(name, params)));
       if (mine === this.asked) this.take(found);  // else somebody has zoomed again
+    }
+
+    // Ask a run beside by its own page, which knows what is foretold of it, if there can be one.
+    async read(name, params = {}) {
+      if (name !== this.runs.first.name && !this.unpriced.has(name)) {
+        try { return { ...await page.api("curves", { ...params, run: name }), name }; } catch { this.unpriced.add(name); }
+      }
+      return page.api("curves", { ...params, of: name });
     }
 
     take(found) {
@@ -233,7 +242,7 @@
 
     async compare(name) {
       if (!name || this.runs.now.has(name)) return;
-      this.take([await page.api("curves", { of: name })]);
+      this.take([await this.read(name)]);
       this.drawTables();
       page.announce(`${name} is drawn beside`);
       const url = new URL(location.href);  // so that the page can be kept, and loaded again

@@ -180,6 +180,7 @@
       this.body.hidden = false;
       const before = this.answer, was = this.selected;
       this.answer = answer;
+      this.complete();
       this.first ??= answer;
       this.details += 1;                // what was asked of a point of the old answer is dropped
       this.said();
@@ -188,6 +189,16 @@
       this.tell();
       this.tableOf.open = false;
       page.announce(this.verdict.textContent);
+    }
+
+    // Put what the answer tells in brief of the front where the rest of it is.
+    complete() {
+      const { plans, front, cloud } = this.answer;
+      for (const i of cloud.front) front.push(plans.push({ ...this.brief(i), cloud: i }) - 1);
+      front.sort((a, b) => plans[a].step_s - plans[b].step_s);
+      for (const plan of plans) {
+        if ("cloud" in plan) Object.assign(plan, Stretto.explorer.between(plan, { answer: this.answer, names: this.data.names }));
+      }
     }
 
     // The plan that is what the selected one was: the best, this page's own, or of the front with
@@ -226,8 +237,11 @@
       this.tell();
       const [step_s, value] = this.plot.value(point);
       page.announce(`${this.title(point)}: ${seconds(step_s)}, ${this.plot.axis.show(value)}`);
-      if ("cloud" in point && !this.file) this.detail(point);
+      if (this.cloud(point) !== undefined && !this.file) this.detail(point);
     }
+
+    // Its place in the cloud, if it is told in brief.
+    cloud(point) { return point.cloud ?? this.answer.plans[point.plan].cloud; }
 
     title(point) {
       const { answer } = this;
@@ -241,7 +255,7 @@
 
     tell() {
       const { answer, selected } = this;
-      const plan = "plan" in selected ? answer.plans[selected.plan] : this.brief(selected.cloud);
+      const plan = "plan" in selected ? answer.plans[selected.plan] : this.off(selected.cloud);
       this.side.replaceChildren(...this.steps(), ...panel(plan, { title: this.title(selected), answer, names: this.data.names }).filter(Boolean));
     }
 
@@ -295,6 +309,12 @@
         plan.moment = Array.isArray(cloud.moment) ? cloud.moment[i] : cloud.moment;
       }
       if (this.file) plan.command = this.command(own);
+      return plan;
+    }
+
+    // The same of a plan off the front, with which plan of it beats it.
+    off(i) {
+      const plan = this.brief(i);
       return { ...plan, ...Stretto.explorer.beaten(plan, { answer: this.answer, names: this.data.names }) };
     }
 
@@ -306,8 +326,9 @@
     }
 
     async detail(point) {
-      const ticket = ++this.details, { wins, beside } = this.brief(point.cloud);
-      const numbers = Object.values(this.decided(point.cloud)).join(",");
+      const ticket = ++this.details, i = this.cloud(point);
+      const { wins, beside } = "plan" in point ? this.answer.plans[point.plan] : this.off(i);
+      const numbers = Object.values(this.decided(i)).join(",");
       try {
         const found = await page.api("explorer", { ...this.answer.asked, plan: numbers });
         if (ticket !== this.details || this.selected !== point) return;

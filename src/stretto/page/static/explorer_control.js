@@ -12,7 +12,7 @@
   function control({ label, values, value, limits, note, set, snap = false, whole = true }) {
     let steps = values, instead = "";
     const [least, most] = snap ? [Math.min(...values), Math.max(...values)] : limits;
-    const shown = (v) => format.number(v, 6), id = `explorer-${label.replaceAll(" ", "-")}`;
+    const shown = (v) => (Number.isInteger(v) ? format.integer(v) : format.number(v, 6)), id = `explorer-${label.replaceAll(" ", "-")}`;
     const words = snap ? `in this file: ${values.map(shown).join(", ")}` : `${shown(least)} to ${shown(most)}`;
     const output = el("output", { for: id }), said = el("small", { class: "explorer-instead", role: "status" });
     const range = el("input", { type: "range", id, min: 0, step: 1, oninput: () => choose(steps[range.value]) });
@@ -60,8 +60,8 @@
       range.max = steps.length - 1;
       range.value = steps.indexOf(next);
       range.disabled = number.disabled = steps.length < 2 && (snap || most <= least);
-      range.ariaValueText = `${format.number(next)}, ${note(next)}`;
-      number.value = String(Number(next.toPrecision(6)));
+      range.ariaValueText = `${shown(next)}, ${note(next)}`;
+      number.value = String(Number.isInteger(next) ? next : Number(next.toPrecision(6)));
       output.textContent = note(next);
       said.textContent = instead;
     }

@@ -93,22 +93,46 @@
     return large.map(([by, text]) => `${by > 0 ? "+" : "−"}${show(Math.abs(by))} ${text}`).join(", ") || "no part differs";
   }
 
+  const by = (value, text, words) => (value ? `${text(Math.abs(value))} ${value > 0 ? words[0] : words[1]}` : `no ${words[0]}`);
+  // How long a plan takes and how much of what else is to be small, against another.
+  function against(plan, other, { key, name, show }) {
+    const [longer, more] = [plan.step_s - other.step_s, plan[key] - other[key]];
+    const pace = longer ? `is ${explorer.seconds(Math.abs(longer))} ${longer > 0 ? "slower" : "faster"}` : "is as fast";
+    return `${pace} and takes ${by(more, show, ["more", "less"])} ${name}`;
+  }
+
+  // What a plan of the front that is not told in full has beside the next on both sides: {wins, beside}.
+  function between(plan, { answer, names }) {
+    const { plans, front, asked } = answer, axis = explorer.against(asked.objective);
+    const at = front.findIndex((i) => plans[i] === plan), near = [front[at - 1], front[at + 1]];
+    const wins = near.filter((i) => i !== undefined).map((i) =>
+      `Beside plan ${front.indexOf(i) + 1} of the front (${plans[i].words}) it ${against(plan, plans[i], axis)}.`);
+    const beside = near.find((i) => i !== undefined);
+    if (beside !== undefined) wins.push(...parts(plan, plans[beside], names, `Against plan ${front.indexOf(beside) + 1}, of`));
+    return { wins: ["No plan that fits beats it in both.", ...wins], beside };
+  }
+
+  function parts(plan, other, names, begin = "Of") {
+    const said = [`${begin} the step this one has ${differences(plan.time, other.time, names.time, explorer.seconds)}.`];
+    if (plan.memory) said.push(`Of the memory it has ${differences(plan.memory, other.memory, names.memory, format.bytes)}.`);
+    return said;
+  }
+
+  const WORTH = 0.01;   // of what is saved: for less a plan is not on the front
   // Which plan of the front beats a plan that is not on it, by how much, and in which parts:
-  // {wins, beside}. The front that is drawn leaves plans out, so that none of it may.
+  // {wins, beside}. The front leaves out what saves too little, so that none of it may.
   function beaten(plan, { answer, names }) {
-    const { plans, front, asked } = answer, { key, name, show } = explorer.against(asked.objective);
+    const { plans, front, asked } = answer, axis = explorer.against(asked.objective), { key, name, show } = axis;
     const beats = front.find((i) => plans[i][key] <= plan[key] && plans[i].step_s <= plan.step_s);
     const far = (i) => Math.abs(Math.log(plans[i].step_s / plan.step_s)) + Math.abs(Math.log(plans[i][key] / plan[key]));
     const beside = beats ?? front.reduce((a, b) => (far(b) < far(a) ? b : a)), other = plans[beside];
     const [longer, more] = [plan.step_s - other.step_s, plan[key] - other[key]];
-    const by = (value, text, words) => (value ? `${text(Math.abs(value))} ${value > 0 ? words[0] : words[1]}` : `no ${words[0]}`);
+    const slight = -more < WORTH * other[key] ? ", which is too little to be on the front" : "";
     const which = `Plan ${front.indexOf(beside) + 1} of ${front.length} on the front (${other.words})`;
     const text = beats === undefined
-      ? `No plan of the front that is drawn beats it in both; beside it lies ${which.replace(/^P/, "p")}: this one takes ${by(longer, explorer.seconds, ["longer", "less long"])} and ${by(more, show, ["more", "less"])} ${name}.`
+      ? `No plan of the front beats it in both; beside it lies ${which.replace(/^P/, "p")}: this one ${against(plan, other, axis)}${slight}.`
       : `${which} beats it: ${explorer.seconds(other.step_s)} a step, which is ${explorer.seconds(longer)} less (${format.change(other.step_s / plan.step_s - 1)}), with ${by(more, show, ["less", "more"])} ${name}.`;
-    const wins = [text, `Of the step this one has ${differences(plan.time, other.time, names.time, explorer.seconds)}.`];
-    if (plan.memory) wins.push(`Of the memory it has ${differences(plan.memory, other.memory, names.memory, format.bytes)}.`);
-    return { wins, beside };
+    return { wins: [text, ...parts(plan, other, names)], beside };
   }
 
   // The panel of a plan. `title` says which it is; `names` are those of its parts.
@@ -137,5 +161,5 @@
     ];
   }
 
-  Object.assign(explorer, { panel, beaten });
+  Object.assign(explorer, { panel, beaten, between });
 })();
