@@ -1,8 +1,4 @@
-"""Real ranks, each time with one thing wrong: it is what costs the most, and is named.
-
-A machine that stands still for a second, as shared ones do, is found too, and is then what costs
-most. So a case in which something else is named is run again, twice at most.
-"""
+"""Real ranks, each time with one thing wrong: it is what costs the most, and is named."""
 
 from __future__ import annotations
 
@@ -23,19 +19,13 @@ from stretto.runtime.recorder import WARM
 from stretto.simulate import simulate
 from stretto.timeline.recorded import Recording, read
 
-ATTEMPTS = 3
-
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recorded step of every case."""
-    return recorded(tmp_path_factory.mktemp("hurt"), *CASES)
-
-
-def recorded(path: Path, *names: str) -> Path:
-    """Run some cases, each recorded in a directory of its name."""
+    path = tmp_path_factory.mktemp("hurt")
     done = subprocess.run(
-        [sys.executable, "-m", "tests.diagnose.hurt", str(path), *names],
+        [sys.executable, "-m", "tests.diagnose.hurt", str(path), *CASES],
         capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
@@ -75,16 +65,11 @@ def test_a_recorded_step_plays_again_to_the_second(home: Path, name: str) -> Non
     ],
 )
 def test_what_is_wrong_with_real_ranks_is_named(
-    home: Path, tmp_path_factory: pytest.TempPathFactory, name: str, cause: Cause, where: str
+    home: Path, name: str, cause: Cause, where: str
 ) -> None:
-    told = []
-    for attempt in range(ATTEMPTS):
-        path = recorded(tmp_path_factory.mktemp("again"), name) if attempt else home
-        findings = found(path, name)
-        told += [f"{f.share:.1%} {f.cause} {f.where}: {f.why}" for f in findings]
-        # That all devices are slower than their file says is right where others use the machine.
-        common = {Cause.WRONG_CONSTANT, Cause.UNEXPLAINED} - {cause}
-        blamed = [(f.cause, f.where) for f in findings if f.cause not in common]
-        if blamed[:1] == [(cause, where)]:
-            return
-    pytest.fail("\n".join(told))
+    findings = found(home, name)
+    told = "\n".join(f"{f.share:.1%} {f.cause} {f.where}: {f.why}" for f in findings)
+    # That all devices are slower than their file says is right where others use the machine too.
+    common = {Cause.WRONG_CONSTANT, Cause.UNEXPLAINED} - {cause}
+    blamed = [(f.cause, f.where) for f in findings if f.cause not in common]
+    assert blamed[:1] == [(cause, where)], told
