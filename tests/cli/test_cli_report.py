@@ -155,6 +155,32 @@ def test_a_server_says_where_it_is_and_ends_when_told(
     assert process.wait(timeout=60) == 0
 
 
+def test_a_server_ends_while_a_page_is_made_in_another_language(run: Path) -> None:
+    script = """
+import sys
+import numpy as np
+from safetensors.numpy import load, save
+from stretto.cli import ui
+
+def prepare(shelf):
+    print("in Rust", file=sys.stderr, flush=True)
+    while True:
+        load(save({"array": np.zeros(300_000)}))
+
+ui._prepare = prepare
+sys.exit(ui.run([sys.argv[1], "--no-open"]))
+"""
+    command = [sys.executable, "-c", script, str(run.parent)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stderr.readline() == "in Rust\n"
+        assert process.stdout.readline().startswith("serving ")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 0
+        assert process.stdout.read() == "Ctrl-C ends it\n" and process.stderr.read() == "\n"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

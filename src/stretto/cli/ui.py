@@ -13,7 +13,7 @@ import threading
 import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from stretto.cli.arguments import Parser
 from stretto.cli.rundir import RunDirectory
@@ -70,7 +70,19 @@ def run(arguments: Sequence[str]) -> int:
         except KeyboardInterrupt:
             server.stopping.set()
             print(file=sys.stderr)
-    return 0
+    _leave()
+
+
+def _leave() -> NoReturn:
+    """End the process with nothing taken down; a server that only shows has nothing to lose.
+
+    A thread that is still making a page may be in C++ or Rust, which abort where CPython ends the
+    threads it comes back to while it takes itself down (https://docs.python.org/3.11/c-api/init.html,
+    ``PyEval_RestoreThread``); and to wait for it would keep whoever pressed Ctrl-C waiting.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _prepare(shelf: Shelf) -> None:
