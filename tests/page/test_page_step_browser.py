@@ -426,9 +426,7 @@ def test_tables_say_what_the_picture_shows(page: Page, run: Subject) -> None:
     program, _ = known(run)
     expect(rows.locator("tbody tr")).to_have_count(min(200, len(book(program).sheets[0].key)))
     view(page, "view.window(0, 0.1 * view.model.end_s)")
-    expect(rows.locator("tbody tr")).not_to_have_count(
-        min(200, len(book(program).sheets[0].key)), timeout=2000
-    )
+    expect(rows.locator("tbody tr")).not_to_have_count(min(200, len(book(program).sheets[0].key)))
 
 
 def test_another_recorded_step_can_be_chosen(page: Page) -> None:
