@@ -126,6 +126,9 @@ BAD: dict[str, tuple[Callable[[], list[str]], list[str]]] = {
     "an unknown key": (lambda: ["train", "lrate=1"], ["lrate", "there is no such key"]),
     "an option without its value": (lambda: ["train", "--nproc"], ["expected one argument"]),
     "ranks that are no number": (lambda: ["train", "--nproc", "0"], ["--nproc", "0"]),
+    "more ranks than there is memory for": (
+        lambda: ["train", "--nproc", "9999999"], ["9,999,999 ranks take", "use at most"],
+    ),
     "two models": (lambda: ["train", "tiny", "gpt2"], ["gpt2", "a second model"]),
     "an unknown preset": (lambda: ["train", "gpt3"], ["gpt3", "did you mean gpt2"]),
     "a model that is not there": (lambda: ["train", "no/config.json"], ["no/config.json"]),

@@ -124,6 +124,7 @@ def test_a_plan_is_read_from_its_file_and_has_as_many_devices_as_it_uses(
     plan.write_text(capsys.readouterr().out, encoding="utf-8")
     page = asked(capsys, "simulate", str(plan), "gpt2", "--cluster", "h100")
     assert "dp 2" in page and "stretto software" in page
+    assert page == asked(capsys, "simulate", "gpt2", str(plan), "--cluster", "h100")
 
 
 def test_all_that_is_wrong_is_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,5 +48,14 @@ def test_a_rank_of_few_has_more_of_the_cores() -> None:
     assert local(devices=2 * cores).device.units == 1
 
 
+def test_ranks_that_are_more_than_the_cores_have_a_share_of_one() -> None:
+    cores = len(os.sched_getaffinity(0))
+    one, four = local(devices=cores).device, local(devices=4 * cores).device
+    assert dict(four.flops_per_s)["float32"] == dict(one.flops_per_s)["float32"] / 4
+    assert four.memory_bytes_per_s == one.memory_bytes_per_s / 4
+    assert four.launch_s == 4 * one.launch_s
+    assert four.power_w.compute_bound == one.power_w.compute_bound / 4
+
+
 def test_a_core_is_its_own_host() -> None:
     assert local().device.host

@@ -6,6 +6,7 @@ import pytest
 from cases import EXPERTS, task
 
 from stretto.cluster import find
+from stretto.presets import preset
 from stretto.search import (
     Answer,
     Constraint,
@@ -19,6 +20,7 @@ from stretto.search import (
     why_not,
 )
 from stretto.search.search import search_with_host
+from stretto.units import show_bytes
 
 
 def demands(*texts: str) -> tuple[Constraint, ...]:
@@ -89,6 +91,19 @@ def test_a_model_that_does_not_run_is_told_why_where_that_is_demanded() -> None:
     one = Task(EXPERTS, find("h100x4"), 32, 4096)
     (problem,) = nothing(search(one, constraints=demands("runs=true")))
     assert "mixture of 8 experts" in problem.rule
+
+
+def test_what_runs_and_does_not_fit_is_told_by_how_much_and_what_would_help() -> None:
+    one = Task(preset("llama-3-70b"), find("h100x8"), 1024, 8192)
+    assert search_with_host(one).best is not None  # offloaded, which does not run
+    found = search(one, constraints=demands("runs=true"))
+    (problem,) = nothing(found)
+    assert found.least is not None
+    assert problem.field == "memory" and show_bytes(found.least.memory_bytes) in problem.rule
+    # Parameters, gradients and state of 70.6 G at 16 bytes, over 8 devices, are 131 GiB.
+    assert found.least.memory_bytes > 131 * 2**30
+    assert not found.least.plan.unsupported(one.model)
+    assert all(change.found.candidates.runs.all() for change in rescues(found))
 
 
 def test_the_best_plan_is_not_told_as_another_where_it_is_accepted() -> None:

@@ -17,6 +17,10 @@ from stretto.model import Model
 from stretto.plan import Plan, override
 from stretto.plan.toml import MODEL
 from stretto.presets import PRESETS
+from stretto.units import show_bytes
+
+PROCESS_BYTES = 30e6
+"""Of a rank's process, what it does not share with its parent; measured on Linux."""
 
 _LOGITS = 2**24  # of a micro-batch, where nobody stated its size: 64 MiB of them
 
@@ -103,7 +107,7 @@ def plan_of(wish: Wish, model: Model | None) -> Plan:
     if wish.binding and mesh:
         raise PlanError(
             Problem(
-                key, "the plan's file states mesh and rules", f"write mesh.{key}=…, or no --plan"
+                key, "the plan's file states mesh and rules", f"write mesh.{key}=…, or leave it out"
             )
             for key in mesh
         )
@@ -113,6 +117,17 @@ def plan_of(wish: Wish, model: Model | None) -> Plan:
         return override(base, wish.changes)
     plan = override(_meshed(base, mesh, ranks=wish.ranks, model=model), wish.changes)
     return plan if "batch.micro_batch" in dict(wish.changes) else _batched(plan, model)
+
+
+def crowded(ranks: int) -> Iterator[Problem]:
+    """Give a problem where ranks on this machine are more than it has memory for as processes."""
+    has = local(devices=1).memory_bytes
+    if ranks * PROCESS_BYTES > has:
+        rule = (
+            f"{ranks:,} ranks take {show_bytes(ranks * PROCESS_BYTES)} as processes alone, and "
+            f"this machine has {show_bytes(has)}"
+        )
+        yield Problem("--nproc", rule, f"use at most {int(has / PROCESS_BYTES):,}")
 
 
 def _meshed(

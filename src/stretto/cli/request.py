@@ -16,7 +16,7 @@ from stretto.checkpoint.manifest import check
 from stretto.cli.foretold import cluster_for
 from stretto.cli.keys import Keys, Settings
 from stretto.cli.models import model_of, recipe_for
-from stretto.cli.plans import Wish, cluster_of, model_in, plan_of, read_plan
+from stretto.cli.plans import Wish, cluster_of, crowded, model_in, plan_of, read_plan
 from stretto.cli.rundir import RunDirectory, Start, new_name
 from stretto.cli.say import attempt
 from stretto.cli.texts import text_problems, tokenizer_problems
@@ -111,6 +111,8 @@ def request(asked: Asked, problems: list[Problem]) -> Request:
     cluster = attempt(
         lambda: cluster_for(asked.cluster, ranks=ranks, here=here, before=before_at), problems
     )
+    if world is None:
+        problems += crowded(ranks)
     if model is not None and plan is not None:
         problems += plan.obstacles(model, cluster_of(ranks, here=here))
     problems += text_problems(data, field=settings.field)

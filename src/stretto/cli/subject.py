@@ -30,8 +30,8 @@ def subject(
     """Give the plan and the model that are named, and add what is wrong to `problems`.
 
     Args:
-        names: A plan's file or a run, which may be left out, then a model, which may be too: it is
-            then that of the plan's file, or of the run.
+        names: A plan's file or a run, and a model. Either may be left out: the model is then that
+            of the plan's file, or of the run.
         keys: ``key=value``: words for a mesh, and keys of the plan.
         problems: Is added to.
     """
@@ -64,7 +64,11 @@ def subject(
 def _words(names: Iterable[str]) -> tuple[Path | None, list[str]]:
     """Give the plan's file or the run that is named, if one is, and the models that are."""
     words = [name for name in names if name]
-    return (Path(words[0]), words[1:]) if words and _states(words[0]) else (None, words)
+    home = next((word for word in words if _states(word)), None)
+    if home is None:
+        return None, words
+    words.remove(home)
+    return Path(home), words
 
 
 def model_word(names: Iterable[str], *, file: Path) -> str:

@@ -19,30 +19,38 @@ def local(*, devices: int | None = None, threads: int | None = None) -> Cluster:
     Its rates are a usual core's, since nobody has measured them; its memory is this machine's.
 
     Args:
-        devices: Ranks to run; None for one on each core that this process may use. Memory is
-            shared evenly among them.
+        devices: Ranks to run; None for one on each core that this process may use. They share its
+            memory evenly, and its cores where those are fewer.
         threads: Cores of a rank; None for an even share.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    count = devices or cores or 1
+    cores = _cores()
+    count = devices or cores
     file, tree = preset("cpu")
     usual = read(tree, where=file, devices=count)
-    device = _threaded(usual.device, threads or max(1, (cores or 1) // count))
+    share = cores // count if count <= cores else cores / count
+    device = _with_cores(usual.device, threads or share)
     device = replace(device, name=_cpu_name(), memory_bytes=_memory_bytes() / count)
     return replace(usual, name=platform.node() or "localhost", parts=(Part(device, count),))
 
 
-def _threaded(core: Device, threads: int) -> Device:
-    """Give several cores as one device."""
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _with_cores(core: Device, cores: float) -> Device:
+    """Give several cores, or a share of one, as a device."""
     power = core.power_w
     watts = (power.idle, power.memory_bound, power.compute_bound)
     return replace(
         core,
-        units=core.units * threads,
-        flops_per_s=tuple((name, rate * threads) for name, rate in core.flops_per_s),
-        memory_bytes_per_s=core.memory_bytes_per_s * threads,
-        power_w=Power(*(threads * one for one in watts)),
-        price_per_hour=core.price_per_hour * threads,
+        units=core.units * max(1, int(cores)),
+        flops_per_s=tuple((name, rate * cores) for name, rate in core.flops_per_s),
+        memory_bytes_per_s=core.memory_bytes_per_s * cores,
+        launch_s=core.launch_s / min(1.0, cores),
+        power_w=Power(*(cores * one for one in watts)),
+        price_per_hour=core.price_per_hour * cores,
     )
 
 

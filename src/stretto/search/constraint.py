@@ -40,7 +40,7 @@ _WORDS: Mapping[str, Mapping[str, float]] = {
     "recompute_layers": {"all": 0},
     **{name: {"true": 1, "false": 0} for name in (*_FLAGS, "runs")},
 }
-_RESULTS = ("time", "memory", "energy", "cost", "mfu", "runs")
+_RESULTS = ("time", "memory", "energy", "cost", "mfu")
 _UNITS: Mapping[str, Quantity] = {"time": "s", "memory": "bytes", "energy": "j"}
 _KINDS: Mapping[str, str] = {
     "cost": "a number of USD",
@@ -49,7 +49,7 @@ _KINDS: Mapping[str, str] = {
 }
 _DECISIONS = tuple(f.name for f in fields(Row))
 _COUNTS = tuple(name for name in _DECISIONS if name not in _KINDS)
-KEYS = (*_DECISIONS, *_RESULTS)
+KEYS = (*_DECISIONS, *_RESULTS, "runs")
 """Every key of a constraint: the fields of `Row`, what a plan takes in a step, and whether the
 runtime runs it today."""
 
@@ -94,9 +94,14 @@ class Constraint:
     @property
     def before(self) -> bool:
         """Whether it can be told before anything is priced."""
+        return self.key not in _RESULTS
+
+    @property
+    def decides(self) -> bool:
+        """Whether it is of a single decision."""
         return self.key in _DECISIONS
 
-    def holds(self, columns: Mapping[str, Number]) -> Mask:
+    def holds(self, columns: Mapping[str, Number | Mask]) -> Mask:
         """Tell for which plans it holds, given their columns by key."""
         own = columns[self.key]
         compare = _SIGNS[self.sign]

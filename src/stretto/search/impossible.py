@@ -31,7 +31,8 @@ def nothing(found: Found) -> tuple[Problem, ...]:
     if found.best is not None:
         return ()
     if least is None:
-        return (*_reasons(found), *_excluding(found)) or _untried(found)
+        several = (*_reasons(found), *_excluding(found))
+        return _not_running(found) or several or _untried(found)
     if least.memory_bytes > float(found.task.machine.memory_bytes):
         return (_too_large(least),)
     return (_beyond(found, least),)
@@ -43,7 +44,7 @@ def impossible(found: Found) -> tuple[Problem, ...]:
     Args:
         found: The search.
     """
-    return _reasons(found) or _untried(found)
+    return _not_running(found) or _reasons(found) or _untried(found)
 
 
 def _reasons(found: Found) -> tuple[Problem, ...]:
@@ -91,8 +92,6 @@ def _nearest(constraint: Constraint, fitting: Found, best: Priced) -> str:
             values, show = best.money * seconds, "{:.4g} USD"
         case "mfu":
             values, show = float(best.estimate.mfu) / seconds, "{:.1%}"
-        case "runs":
-            return "".join(f"{p.rule}; " for p in fitting.task.model.unsupported[:1])
         case _:
             return ""
     wanted = constraint.values[0] / (3600 if constraint.key == "energy" else 1)
@@ -114,6 +113,13 @@ def _mesh_problems(found: Found) -> Iterator[Problem]:
         made = f" = {product}" if len(stated) > 1 else ""
         rule = f"{shape}{made} {'is not' if whole else 'does not divide'} {devices} devices"
         yield Problem("mesh", rule, "choose divisors of the number of devices")
+
+
+def _not_running(found: Found) -> tuple[Problem, ...]:
+    """Give what of the model no plan makes run, where running is demanded."""
+    text = "".join(c.text for c in found.constraints if c.key == "runs")
+    why = found.task.model.unsupported if text else ()
+    return tuple(Problem("constraint", f"{text}: {p.rule}", "leave it out") for p in why)
 
 
 def _excluding(found: Found) -> Iterator[Problem]:

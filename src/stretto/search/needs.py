@@ -78,7 +78,7 @@ def unmet(task: Task, constraints: Sequence[Constraint]) -> tuple[Problem, ...]:
         task: What is searched for.
         constraints: What is demanded.
     """
-    own = [c for c in constraints if c.before]
+    own = [c for c in constraints if c.decides]
     if _tried(task, own):
         return ()
     # A demand matters if there are plans without it.

@@ -106,7 +106,7 @@ def demanded(task: Task, constraints: Sequence[Constraint], options: Options) ->
         options: What is tried.
     """
     for grid in grids(task, options):
-        for c in (c for c in constraints if c.before):
+        for c in (c for c in constraints if c.decides):
             grid = _meeting(grid, c)
         yield grid
 
@@ -136,7 +136,7 @@ class _Run:
 
     def priced(self, grid: Grid) -> Iterator[Candidates]:
         """Give the plans of a grid that can be."""
-        for c in (c for c in self.constraints if c.before):
+        for c in (c for c in self.constraints if c.decides):
             kept = _meeting(grid, c)
             self.count(_demanded(c), int(grid.weights.sum() - kept.weights.sum()), str)
             grid = kept
@@ -172,7 +172,18 @@ class _Run:
                 first = grid.rows.at(np.argmax(broken))
                 self.reject(rule.reason, broken, partial(rule.text, first, self.task))
                 legal &= ~broken
+        for c in (c for c in self.constraints if c.key == "runs"):
+            holds = c.holds({"runs": self._running(grid.rows)})
+            self.reject(_demanded(c), legal & ~holds)
+            legal = legal & holds
         return legal
+
+    def _running(self, rows: Row) -> Mask:
+        """Tell which plans of a grid the runtime runs today."""
+        refused = np.zeros((), dtype=np.bool_)
+        for is_refused in self.refused:
+            refused = refused | is_refused(rows)
+        return ~refused
 
     def _fitting(self, rows: Row, legal: Mask) -> Iterator[Candidates]:
         """Give the plans of a grid that fit and meet the constraints on what they take."""
@@ -186,16 +197,12 @@ class _Run:
         pricing = self._pricing(rows)
         time_ = step_time(pricing)
         spent = bill(pricing, time_)
-        refused = np.zeros((), dtype=np.bool_)
-        for is_refused in self.refused:
-            refused = refused | is_refused(rows)
         results: Mapping[str, Callable[[], Number]] = {
             "time": lambda: time_.total_s,
             "memory": lambda: use,
             "energy": lambda: spent.energy_j,
             "cost": lambda: spent.money,
             "mfu": lambda: estimate(pricing).mfu,
-            "runs": lambda: np.asarray(~refused),
         }
         for c in (c for c in self.constraints if c.key in results):
             holds = c.holds({c.key: results[c.key]()})
@@ -214,7 +221,7 @@ class _Run:
             memory_bytes=kept(use),
             energy_j=kept(results["energy"]()),
             family=kept(families(rows)),
-            runs=kept(~refused),
+            runs=kept(self._running(rows)),
         )
 
     def _pricing(self, rows: Row) -> Pricing:
