@@ -25,7 +25,7 @@ from stretto.timeline.memory import curve
 
 MODELS = ("llama-3-8b", "llama-3-70b", "qwen3-8b", "llama-2-7b")
 DEVICES = 64
-WIDE = 0.06, 0.07
+WIDE = 0.05, 0.03
 """From where on a plan is named: of memory, and of a step."""
 
 

@@ -117,13 +117,13 @@ def test_what_our_own_software_is_estimated_to_allocate_its_program_allocates_wi
     assert float(use.allocated_bytes) == pytest.approx(float(played), rel=0.06)
 
 
-@pytest.mark.parametrize("words", [words for words in OWN if words.get("zero") != 3], ids=str)
+@pytest.mark.parametrize("words", OWN, ids=str)
 @pytest.mark.parametrize("name", ["llama-3-8b", "llama-3-70b"])
-def test_a_step_of_our_own_software_takes_what_is_estimated_within_7_percent(
+def test_a_step_of_our_own_software_takes_what_is_estimated_within_4_percent(
     name: str, words: dict[str, Any]
 ) -> None:
     subject, chosen, here = owned(name, **words)
-    assert 1 / 1.07 < stretched(subject, chosen, here) < 1.07
+    assert 1 / 1.04 < stretched(subject, chosen, here) < 1.04
 
 
 @pytest.mark.parametrize("name", ["stretto-1m", "smollm2-135m", "gpt2"])

@@ -10,6 +10,9 @@ from stretto.cost.choice import PRECISIONS
 from stretto.cost.numbers import Number, relu
 from stretto.cost.pricing import Pricing
 
+NORM_BYTES = 4.0
+"""Kept for each row by a norm: its scale."""
+
 LOG_SUM_BYTES = 4.0
 """Kept for each row of scores by fused attention: the logarithm of their sum (Dao et al., 2022)."""
 
@@ -116,6 +119,10 @@ def _saved(p: Pricing, experts: Number) -> Saved:
     gates = np.where(shape.ups > 1, stack.kept_copies, 0.0) * ff
     scores = np.where(stack.fused_attention > 0, LOG_SUM_BYTES, stack.kept_score_bytes * c.seq)
     products = (2 - stack.kept_inputs) * stream + latent + query + keys + values + shape.ups * ff
+    # A norm of heads keeps its input and a number for each.
+    heads_normed = (w * (query + keys) + NORM_BYTES * (query + keys) / shape.head_dim) * (
+        shape.qk_norm * p.stack.by_program
+    )
     normed = read * np.where(stack.kept_gathered > 0, shape.embed, stream)
     return Saved(
         stream=w * stack.kept_inputs * stream,
@@ -125,6 +132,7 @@ def _saved(p: Pricing, experts: Number) -> Saved:
         pointwise=2 * (w * stack.kept_norm + stack.kept_mask_bytes) * stream
         + 2 * normed
         + w * (latent + stack.kept_copies * (query + keys) + gates)
+        + heads_normed
         + read * (ff + np.where(narrow, out, 0.0)),
         forward=w * shape.ups * ff + w * gates + read * ff + normed,
     )

@@ -27,6 +27,12 @@ def _levels(
         inside = below
 
 
+def level(ranks: Number, *, stride: Number, machine: Machine) -> Number:
+    """Give the index of the innermost level that joins a group, whose links it takes."""
+    beyond = (ranks * stride > link.devices for link in machine.links)
+    return np.asarray(sum(np.asarray(b, dtype=np.float64) for b in beyond))
+
+
 def ring_s(size_bytes: Number, ranks: Number, *, stride: Number, machine: Machine) -> Number:
     """Give the seconds in which every rank gathers `size_bytes` that lie in parts on all.
 

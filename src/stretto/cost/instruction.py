@@ -12,7 +12,7 @@ import numpy as np
 
 from stretto.cost.collectives import all_reduce_s, exchange_s, ring_s, send_s
 from stretto.cost.kernels import attention_s, matmul_s, memory_s
-from stretto.cost.layer import BACKWARD_KERNELS
+from stretto.cost.layer import BACKWARD_KERNELS, LOSS_KERNELS
 from stretto.cost.machine import Machine
 from stretto.cost.numbers import Number
 from stretto.cost.stack import Stack
@@ -39,8 +39,8 @@ from stretto.program.traffic import traffic
 BALLOT_BYTES = 32
 """Of a vote: four numbers in float64."""
 
-ENDS_KERNELS, WEIGHT_KERNELS = 0.5, 0.1
-"""Kernels of the loss, and of a weight's update where a host does it, over those of a layer."""
+WEIGHT_KERNELS = 0.1
+"""Kernels of a weight's update where a host does it, over those of a layer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +284,7 @@ class Prices:
             case "logits":
                 return Burden(tuple(self._products(segment.parameters, tokens)))
             case "sums":
-                kernels = ENDS_KERNELS * float(self.stack.kernels)
+                kernels = LOSS_KERNELS * float(self.stack.kernels)
                 return Burden(logits=self._local("batch", "time", "vocab"), kernels=kernels)
             case "loss":  # three numbers for each position
                 master = DTYPE_BYTES[self.program.plan.numerics.master]

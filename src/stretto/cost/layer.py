@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from stretto.cost.activations import again_by_block
+from stretto.cost.choice import SCHEDULES
 from stretto.cost.collectives import exchange_s, ring_s
 from stretto.cost.kernels import attention_s, matmul_s, memory_s
 from stretto.cost.numbers import Number, ceil_div, relu
@@ -13,6 +16,12 @@ from stretto.cost.pricing import Pricing
 
 BACKWARD_KERNELS = 1.6
 """Kernels of a backward pass over those of the forward one."""
+
+LOSS_KERNELS = 0.5
+"""Kernels of the loss over those of a layer."""
+
+LOSS_RINGS = 4
+"""Rings that sum what tensor-parallel ranks know of the loss: of two all-reduces of few bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +49,17 @@ class Work:
     @property
     def seconds(self) -> Number:
         """All of it."""
-        return (
-            self.matrix_s
-            + self.attention_s
-            + self.pointwise_s
-            + self.launch_s
-            + self.tensor_s
-            + self.context_s
-            + self.expert_s
-        )
+        return self.device_s + self.launch_s + self.moves_s
+
+    @property
+    def device_s(self) -> Number:
+        """What keeps the device busy."""
+        return self.matrix_s + self.attention_s + self.pointwise_s
+
+    @property
+    def moves_s(self) -> Number:
+        """Moves that it waits for."""
+        return self.tensor_s + self.context_s + self.expert_s
 
     def times(self, factor: Number) -> Work:
         """Give `factor` times this."""
@@ -81,8 +92,13 @@ class Passes:
         return self.forward.seconds + self.backward_s
 
     @property
-    def backward_s(self) -> Number:
+    def backward(self) -> Work:
         """All but the forward pass."""
+        return self.again.plus(self.inputs).plus(self.weights)
+
+    @property
+    def backward_s(self) -> Number:
+        """The seconds of that."""
         return self.again.seconds + self.inputs.seconds + self.weights.seconds
 
 
@@ -95,9 +111,8 @@ def product(p: Pricing, rows: Number, columns: Number, *, depth: Number) -> Numb
 
 def layer(p: Pricing, *, experts: Number) -> Passes:
     """Give the passes of a layer; `experts` is 1 where its feed-forward block is of experts."""
-    dense = _products(p, experts)
+    dense, kernels = _products(p, experts), layer_kernels(p, experts)
     scores, pointwise = _scores(p), memory_s(_pointwise_bytes(p, experts), p.machine)
-    kernels = p.stack.kernels * (1.0 + experts * p.stack.expert_kernels)
     forward = _pass(
         p, experts, products=dense[0], scores=scores, pointwise=pointwise, kernels=kernels
     )
@@ -117,7 +132,7 @@ def layer(p: Pricing, *, experts: Number) -> Passes:
         forward.attention_s * p.choice.again_core,
         forward.pointwise_s * p.choice.again_pointwise,
         forward.launch_s * np.maximum(p.choice.again_matrix, p.choice.again_pointwise),
-        forward.tensor_s * p.choice.again_matrix,
+        forward.tensor_s * _again_tensor(p),
         forward.context_s * p.choice.again_core,
         forward.expert_s * p.choice.again_matrix,
     )
@@ -163,6 +178,25 @@ def _products(p: Pricing, experts: Number) -> tuple[Number, Number, Number]:
     return forward, inputs, weights
 
 
+def layer_kernels(p: Pricing, experts: Number) -> Number:
+    """Give the kernels that a layer starts in a forward pass."""
+    return p.stack.kernels * (1.0 + experts * p.stack.expert_kernels)
+
+
+def starts_ahead(p: Pricing) -> NDArray[np.bool_]:
+    """Tell where a host starts kernels ahead of its device through a whole step."""
+    return np.asarray(p.stack.by_program & (p.machine.host <= 0))
+
+
+def _again_tensor(p: Pricing) -> Number:
+    """Give the share of a layer's tensor-parallel moves that are made again.
+
+    Of our own blocks nothing leaves that runs again: what is gathered on its way in is.
+    """
+    entering = p.choice.sequence * sum(again_by_block(p)) / 4
+    return np.where(p.stack.by_program, entering, p.choice.again_matrix)
+
+
 def _pass(
     p: Pricing,
     experts: Number,
@@ -174,7 +208,7 @@ def _pass(
 ) -> Work:
     """Give a pass of a layer in one direction, with its moves."""
     beside = (products + scores + pointwise) * (1.0 - p.machine.host)
-    launch = relu(kernels * p.machine.launch_s - beside)
+    launch = np.where(starts_ahead(p), 0.0, relu(kernels * p.machine.launch_s - beside))
     return Work(
         products,
         scores,
@@ -277,20 +311,23 @@ def head(p: Pricing) -> Passes:
     ]  # fmt: skip
     loss = memory_s(p.stack.loss_bytes * t * columns, p.machine)
     none = np.zeros_like(times[0])
-    move = np.where(
-        choice.tp > 1,
-        ring_s(
-            t * shape.embed * choice.value_bytes,
-            choice.tp,
-            stride=choice.tp_stride,
-            machine=p.machine,
-        ),
-        0.0,
-    )
-    forward = Work(times[0], none, loss / 2, none, move, none, none)
+    move, own = _end_move_s(p), p.stack.by_program & (choice.tp > 1)
+    sums = np.where(own, LOSS_RINGS * p.stack.collective_s, 0.0)
+    forward = Work(times[0], none, loss / 2, none, move + sums, none, none)
     inputs = Work(times[1], none, loss / 2, none, move, none, none)
     weights = Work(times[2], none, none, none, none, none, none)
-    return Passes(forward, forward.times(none), inputs, weights)
+    # Our own runs again where other micro-batches come between its passes.
+    late = p.stack.by_program & (choice.schedule == SCHEDULES.index("gpipe"))
+    again = np.where(late & (choice.micro_batches > 1) & (choice.again_matrix >= 1), 1.0, 0.0)
+    return Passes(forward, forward.times(again), inputs, weights)
+
+
+def _end_move_s(p: Pricing) -> Number:
+    """Give the seconds of the tensor-parallel move at either end of the model in a pass."""
+    c, size = p.choice, p.tokens * p.shape.embed * p.choice.value_bytes
+    one = ring_s(size, c.tp, stride=c.tp_stride, machine=p.machine)
+    blocking = np.where(p.stack.by_program, p.stack.collective_s, 0.0)
+    return np.where(c.tp > 1, one + blocking, 0.0)
 
 
 def embedding(p: Pricing) -> Passes:
@@ -298,5 +335,26 @@ def embedding(p: Pricing) -> Passes:
     t, shape = p.tokens, p.shape
     moved = memory_s(t * shape.embed * p.choice.value_bytes * 3 * p.stack.pointwise, p.machine)
     none = np.zeros_like(moved)
-    pass_ = Work(none, none, moved, none, none, none, none)
+    move = np.where(p.stack.by_program, _end_move_s(p), 0.0)
+    pass_ = Work(none, none, moved, none, move, none, none)
     return Passes(pass_, pass_.times(none), pass_.times(none), pass_)
+
+
+def mean_layer(p: Pricing) -> Passes:
+    """Give the mean layer of the model."""
+    share = p.shape.expert_layers / p.shape.layers
+    zero, one = np.zeros_like(share), np.ones_like(share)
+    if not np.any(share):
+        return layer(p, experts=zero)
+    plain, routed = layer(p, experts=zero), layer(p, experts=one)
+    return Passes(
+        *(
+            a.times(1 - share).plus(b.times(share))
+            for a, b in zip(parts(plain), parts(routed), strict=True)
+        )
+    )
+
+
+def parts(passes: Passes) -> tuple[Work, Work, Work, Work]:
+    """Give the passes, in their order."""
+    return passes.forward, passes.again, passes.inputs, passes.weights

@@ -184,24 +184,38 @@ def loss_use(p: Pricing, rank: Rank, *, kept: Number) -> MemoryUse:
     layers = (2 * c.value_bytes + c.gradient_bytes) * head * (c.zero >= 3)
     blocks = c.value_bytes * ((head + _widest(p)) * (c.zero >= 3) + head * _passing(p))
     moved = np.where(stack.gathers_blocks > 0, blocks, layers)
-    return _running(p, rank, kept=kept, moment=1.0, loss_bytes=held_bytes, transfer_bytes=moved)
+    begun = c.gradient_bytes * head / np.where(_passing(p), c.shard, 1.0)
+    return _running(
+        p, rank, kept=kept, moment=1.0, begun=begun, loss_bytes=held_bytes, transfer_bytes=moved
+    )
 
 
 def _running(
-    p: Pricing, rank: Rank, *, kept: Number, moment: float, transfer_bytes: Number, **parts: Number
-) -> MemoryUse:
-    """Give what a rank holds in its passes: what rests, what is kept, and what is at work."""
+    p: Pricing, rank: Rank, *, kept: Number, moment: float, begun: Number | float = 0.0,
+    transfer_bytes: Number, **parts: Number,
+) -> MemoryUse:  # fmt: skip
+    """Give what a rank holds in its passes: what rests, what is kept, and what is at work.
+
+    Args:
+        p: What is priced.
+        rank: Which.
+        kept: Bytes that a micro-batch keeps in a layer.
+        moment: When, an index into `MOMENTS`.
+        begun: Bytes of gradients that a step's first backward pass has made by then at least.
+        transfer_bytes: What is on its way.
+        **parts: What is at work besides.
+    """
     c, flight = p.choice, _flight(p, rank)
     activations = flight * rank.layers * kept * (1 - c.offload)
     messages = np.where(c.pp > 1, 2 * c.value_bytes * p.tokens * stream_width(p), 0.0)
     whole = np.where((c.zero >= 3) & (c.regather <= 0), c.value_bytes, 0.0) * _elements(p, rank)
     resting = _resting(p, rank)
-    # Gradients that come into being as activations of one micro-batch go take their room; at the
-    # loss there are none.
     late = (p.stack.late_gradients > 0) & (c.micro_batches <= flight)
     some = late | ((c.zero >= 3) & (c.pp == 1) & (c.micro_batches <= 1))
-    gradient = resting["gradient_bytes"] * np.where(late & (moment == 1.0), 0.0, 1.0)
-    resting["gradient_bytes"] = np.where(some, relu(gradient - activations / flight), gradient)
+    # Gradients that come into being as one micro-batch goes take its room.
+    room = (activations + np.where(late, parts.get("loss_bytes", 0.0), 0.0)) / flight
+    more = np.maximum(np.where(late, begun, 0.0), relu(resting["gradient_bytes"] - room))
+    resting["gradient_bytes"] = np.where(some, more, resting["gradient_bytes"])
     moved = transfer_bytes + messages + whole
     return _use(p, moment, **resting, **parts, kept_bytes=activations, transfer_bytes=moved)
 
@@ -232,9 +246,12 @@ def _resting(p: Pricing, rank: Rank) -> dict[str, Number]:
     once = (c.zero >= 3) & (c.regather <= 0) & (c.pp > 1)
     gradients = np.where(_passing(p) & ~once, c.shard, 1.0)
     own = _elements(p, rank, np.where(c.zero >= 1, c.shard, 1.0))
+    # Where the optimizer has a share of what is used whole, our own programs have it twice.
+    twice = p.stack.by_program & (c.master_bytes <= 0) & (c.zero >= 1) & (c.zero < 3)
+    master = np.where(twice, c.gradient_bytes, c.master_bytes)
     return {
         "weights_bytes": c.value_bytes * _elements(p, rank, np.where(c.zero >= 3, c.shard, 1.0)),
-        "master_bytes": c.master_bytes * here * own,
+        "master_bytes": master * here * own,
         "gradient_bytes": c.gradient_bytes * _elements(p, rank, gradients),
         "optimizer_bytes": ADAM_BYTES * here * own,
     }

@@ -38,6 +38,7 @@ class Shape:
         expert_ff: Width of an expert.
         shared_ff: Width of all shared experts together.
         chunk: Positions within which those that are not full attend; 0 for no bound.
+        qk_norm: 1 where the heads of queries and keys are normalised.
     """
 
     layers: Number
@@ -63,6 +64,7 @@ class Shape:
     expert_ff: Number
     shared_ff: Number
     chunk: Number = field(default_factory=lambda: np.zeros(()))
+    qk_norm: Number = field(default_factory=lambda: np.zeros(()))
 
     @staticmethod
     def of(model: Model) -> Shape:
@@ -96,6 +98,7 @@ class Shape:
             expert_ff=model.expert_ff,
             shared_ff=model.shared_ff,
             chunk=model.chunk,
+            qk_norm=model.qk_norm,
         )
 
     @property

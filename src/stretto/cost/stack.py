@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from stretto.cost.numbers import Number
 
 
@@ -99,3 +102,8 @@ class Stack:
     update_bytes: Number
     step_s: Number
     straggle: Number
+
+    @property
+    def by_program(self) -> NDArray[np.bool_]:
+        """Where it runs a step as our own programs list it, so that they say what overlaps."""
+        return np.asarray(self.gathers_blocks > 0)
