@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -82,12 +83,40 @@ def test_a_run_that_there_is_not_is_told_with_those_that_there_are(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(run.parent.parent)
-    for word, said in (
-        ("runs", "runs is a directory of runs: mine → name one of them: runs/mine"),
-        ("runs/zz", "there is no run runs/zz; there is mine → name one of them: runs/mine"),
+    for words, said in (
+        (["show", "runs"], "runs is a directory of runs: mine"),
+        (["report", "runs/zz"], "there is no run runs/zz; there is mine"),
     ):
-        assert main(["report", word]) == 2
-        assert said in " ".join(capsys.readouterr().err.split())
+        assert main(words) == 2
+        told = " ".join(capsys.readouterr().err.split())
+        assert f"{said} → name one of them: runs/mine" in told
+
+
+def test_a_directory_of_runs_is_the_one_that_wrote_last_with_the_others_beside_it(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = run.parent
+    for name, at in (("mine", 3000), ("newest", 5000), ("oldest", 1000)):
+        if name != run.name:
+            shutil.copytree(run, runs / name)
+        for path in (runs / name).iterdir():
+            os.utime(path, (at, at))
+    (runs / "data").mkdir()  # tokens, which are no run
+    assert main(["report", str(runs)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"the page is in {runs / 'report.html'}"
+    page = (runs / "report.html").read_text()
+    found = re.search(r"<title>(.*?)</title>", page)
+    assert found is not None and "newest" in found[1]
+    assert '"mine"' in page and '"oldest"' in page
+    assert not (runs / "newest" / "report.html").exists()
+
+
+def test_a_run_is_not_drawn_beside_itself(run: Path) -> None:
+    assert main(["report", str(run), str(run.parent)]) == 0
+    twice = (run / "report.html").read_text()
+    assert main(["report", str(run)]) == 0
+    alone = (run / "report.html").read_text()
+    assert twice.count('"mine"') == alone.count('"mine"')
 
 
 def test_a_runs_own_model_is_not_replaced(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,13 +12,14 @@ from tests.diagnose.injected import Pause, Scene, measured
 from tests.simulate.toy import cluster, model, modern, plan, software
 
 from stretto.diagnose.compare import Comparison, compare
-from stretto.diagnose.replay import critical, parts, replay
+from stretto.diagnose.replay import causes, parts, replay
 from stretto.errors import InputError
 from stretto.program.draw import draw
 from stretto.program.instruction import Compute, Program, Recv, Update
 from stretto.program.lower import lower
 from stretto.simulate import Fault, Halt, SlowLink, SlowRank, simulate
 from stretto.timeline import KINDS, Timeline
+from stretto.timeline.value import critical
 
 cases = settings(max_examples=15, deadline=None)
 seeds = st.integers(0, 10_000)
@@ -67,10 +68,26 @@ def test_nothing_explains_no_time_and_the_critical_path_all_of_it(seed: int) -> 
     line = simulate(program, cluster(program.placement.mesh.size, node=3), stack=modern())
     web = compare(line, line, program=program).web
     taken = parts(web, line)
-    path = critical(web, taken)
+    path = critical(causes(web, taken), taken.stop_s)
     assert np.abs(taken.lag_s).max() < 1e-9
     assert taken.own_s[path].sum() == pytest.approx(line.step_s)
     assert (np.diff(taken.stop_s[path]) >= -1e-12).all()
+
+
+@cases
+@given(seeds, st.floats(0.0, 0.2))
+def test_what_a_cell_waits_for_ends_when_that_does_which_was_waited_for_as_it_was_played(
+    seed: int, noise: float
+) -> None:
+    program = lower(*draw(seed))
+    scene = Scene("", program, cluster(program.placement.mesh.size, node=3), modern())
+    line = measured(scene, seed=seed, noise=noise)
+    web = compare(line, line, program=program).web
+    taken = parts(web, line)
+    found, played = causes(web, taken), line.cause[taken.row]
+    ends = np.append(taken.stop_s, 0.0)[found], np.append(line.stop_s, 0.0)[played]
+    assert ends[0] == pytest.approx(ends[1], rel=1e-6)
+    assert ((found < 0) == (played < 0)).all()
 
 
 @cases
@@ -149,8 +166,14 @@ def test_what_is_hidden_comes_after_what_the_step_is_of() -> None:
 def test_extra_time_on_the_critical_path_is_what_the_step_is_longer() -> None:
     compared = against(lower(model(), plan(tp=4)), SlowRank(3, 1.5))
     longer = compared.measured.step_s - compared.predicted.step_s
-    assert sum(compared.by_kind.values()) == pytest.approx(longer)
-    assert compared.by_kind["device"] == pytest.approx(longer)
+    device = compared.measured.kind == KINDS.index("device")
+    assert compared.extra_s[compared.critical].sum() == pytest.approx(longer)
+    assert compared.extra_s[compared.critical & device].sum() == pytest.approx(longer)
+
+
+def test_the_critical_path_of_a_comparison_is_that_of_its_measured_step() -> None:
+    compared = against(lower(model(), plan(pp=2, dp=2)), SlowRank(1, 2.0))
+    assert np.flatnonzero(compared.critical).tolist() == sorted(compared.measured.critical())
 
 
 def test_a_wait_for_data_is_extra_time_of_its_own_kind() -> None:

@@ -246,6 +246,11 @@ def test_part_of_a_recording_is_what_some_ranks_recorded() -> None:
     assert cause.max() < len(cause)
     kept = cause >= 0
     assert (part.timeline.stop_s[cause[kept]] <= part.timeline.start_s[kept] + 1e-9).all()
+    there = np.flatnonzero(np.isin(whole.timeline.rank, (1, 3)))
+    for row, at in enumerate(whole.timeline.cause[there].tolist()):
+        while at >= 0 and at not in there:  # over what others did to what is kept
+            at = int(whole.timeline.cause[at])
+        assert (there[cause[row]] if cause[row] >= 0 else -1) == at
 
 
 # ── what may be asked for ────────────────────────────────────────────────────────────────────────

@@ -11,15 +11,17 @@ from hypothesis import strategies as st
 from tests.simulate.toy import cluster, model, plan, software
 
 from stretto.cluster import Cluster, Power, find
+from stretto.cost import cost, stack
 from stretto.errors import InputError
 from stretto.plan import Batch, Numerics, Pipeline, Plan
 from stretto.presets import preset
 from stretto.program.lower import lower
-from stretto.simulate import Halt, SlowRank
+from stretto.simulate import Halt, SlowRank, simulate
 from stretto.simulate.chain import chains
 from stretto.simulate.energy import LOWEST, PIECES, Frontier, frontier, slowed
 from stretto.simulate.graph import Graph, Player
-from stretto.simulate.task import Tasks
+from stretto.simulate.task import DEVICE, Tasks
+from stretto.timeline import usages
 
 DRAWS = Power(idle=50.0, memory_bound=150.0, compute_bound=250.0)
 
@@ -31,7 +33,8 @@ def graph(*tasks: tuple[float, int, tuple[int, ...]]) -> Graph:
     players = []
     for number in range(int(device.max()) + 1):
         mine = np.flatnonzero(device == number)
-        listed = Tasks(stage=None, instruction=mine.tolist())  # type: ignore[arg-type]
+        # A device does these, whatever they are.
+        listed = Tasks(None, mine.tolist(), [0] * len(mine), [DEVICE] * len(mine), works=[None])  # type: ignore[arg-type, list-item]
         players.append(Player((number,), listed, mine, (), len(mine), False))
     work, none = np.array([s for s, _, _ in tasks]), np.zeros(len(tasks))
     return Graph(
@@ -112,6 +115,21 @@ def test_a_row_of_tasks_is_one_and_what_is_implied_is_no_edge() -> None:
     assert sorted(zip(found.before.tolist(), found.after.tolist(), strict=True)) == [(0, 1), (0, 2)]
 
 
+def test_who_waits_for_its_host_draws_idle_power_until_that_is_done() -> None:
+    whole = graph((1.0, 0, ()))
+    found = at(replace(whole, floor_s=np.array([3.0])), clocked=0.0)
+    assert found.full_s == 3.0
+    assert found.full_j == pytest.approx(150 * 1 + 50 * 2)
+
+
+def test_what_is_lost_by_chance_is_waited_for() -> None:
+    whole = graph((10.0, 0, ()), (4.0, 1, ()))
+    found = slowed(whole, clocked_s=whole.work_s, draws=[DRAWS] * 2, contention=0.0, lost=0.1)
+    assert found.full_s == pytest.approx(11.0)
+    assert found.points[0].step_s == pytest.approx(11.0, rel=1e-3)
+    assert found.full_j == pytest.approx(200 * 14 + 2 * 50 * 11)
+
+
 # ── as laws ──────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -154,6 +172,36 @@ def warm(devices: int) -> Cluster:
     cold = cluster(devices)
     (part,) = cold.parts
     return replace(cold, parts=(replace(part, device=replace(part.device, power_w=DRAWS)),))
+
+
+def test_a_message_that_nothing_hides_draws_what_memory_bound_work_does() -> None:
+    program, here = lower(model(), plan(dp=2)), warm(2)
+    level = replace(DRAWS, compute_bound=DRAWS.memory_bound)  # whatever a device is busy with
+    part = replace(here.parts[0], device=replace(here.parts[0].device, power_w=level))
+    found = frontier(program, replace(here, parts=(part,)), stack=software())
+    (usage,) = usages(simulate(program, here, stack=software()))
+    assert usage.exposed_s["gradient"] > 0.01 * usage.step_s
+    busy_s = usage.busy_s + usage.exposed_s["gradient"]
+    by_hand = 2 * (150 * busy_s + 50 * (usage.step_s - busy_s))
+    assert found.full_j == pytest.approx(by_hand)
+
+
+@pytest.mark.parametrize("named", ["modern", "eager"])
+@pytest.mark.parametrize(
+    "words", [{"dp": 2, "tp": 8}, {"dp": 16, "zero": 3, "shard": 16}, {"pp": 2, "dp": 4, "tp": 2}]
+)
+def test_a_step_that_is_played_draws_what_its_closed_form_does(
+    words: dict[str, int], named: str
+) -> None:
+    chosen = Plan.of(
+        **{"pp": 1, "dp": 1, "tp": 1, "zero": 0} | words,  # type: ignore[arg-type]
+        numerics=Numerics("bfloat16"), batch=Batch(4 * words["dp"], 1, 4096),
+    )  # fmt: skip
+    small, here = replace(preset("llama-3-8b"), layers=8), find("dgx-h100", devices=16)
+    told = cost(small, chosen, cluster=here, stack=stack(named))
+    found = frontier(lower(small, chosen), here, stack=stack(named))
+    power_w = [float(told.bill.energy_j / told.time.total_s), found.full_j / found.full_s]
+    assert power_w[0] == pytest.approx(power_w[1], rel=0.03)  # what is left is other times
 
 
 def test_beside_a_straggler_all_other_replicas_slow_to_its_pace() -> None:

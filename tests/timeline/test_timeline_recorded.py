@@ -161,6 +161,25 @@ def test_a_message_that_is_there_before_anybody_asks_is_not_waited_for() -> None
     assert usage.exposed_s["host"] == pytest.approx(3.0)  # from 1 to 4: nobody worked or waited
 
 
+def waits_for_the_message(*, asked: Sequence[float]) -> list[bool]:
+    """Say of each of two replicas whether its vote waited for a reduction from 1 s to 4.1 s."""
+    program = pair()
+    move, vote = (at(program.stages[0], what) for what in (Move, Vote))
+    line = reduced((1.0, 1.0), 4.1, asked=asked).timeline
+    waits = [line.cause[row_of(line, rank, vote)] for rank in range(2)]
+    return [row == row_of(line, rank, move) for rank, row in enumerate(waits)]
+
+
+def test_a_message_that_all_found_there_as_they_asked_is_not_what_the_step_comes_from() -> None:
+    # Both ask at 4 s and know at 4.1 s: that is what asking took. Their hosts were busy until 4 s.
+    assert waits_for_the_message(asked=(4.0, 4.0)) == [False, False]
+
+
+def test_a_message_that_another_waited_for_until_then_is_what_the_step_comes_from() -> None:
+    # Rank 1 asks at 4 s as well, but rank 0 waited from 2 s on and saw that it came at 4.1 s.
+    assert waits_for_the_message(asked=(2.0, 4.0)) == [True, True]
+
+
 def test_clocks_of_one_machine_are_one() -> None:
     # Rank 1 heard of the vote half a second after rank 0, and counts from then.
     program, recording = pair(), reduced((2.0, 5.0), 6.0, late=0.5)
@@ -245,11 +264,12 @@ def test_the_critical_path_goes_down_and_up_the_stages() -> None:
     ]  # fmt: skip
 
 
-def early(*, seen_s: float) -> tuple[Program, Timeline]:
+def early(*, seen_s: float, known_s: float = 7.25) -> tuple[Program, Timeline]:
     """Give a step of two stages and micro-batches; the second activation is asked for at 7 s.
 
     Args:
         seen_s: When the sender saw that it had arrived.
+        known_s: When the receiver did.
     """
     program = lower(model(layers=1), plan(pp=2, micro_batches=2, cut=(0, 2)))
     front, back = program.stages
@@ -263,8 +283,9 @@ def early(*, seen_s: float) -> tuple[Program, Timeline]:
         down[1]: (2.0, seen_s), up[0]: (1.0, 8.0, 2.0), ahead[4]: (8.0, 9.0),
         up[1]: (2.0, 12.0, 9.0), ahead[6]: (12.0, 13.0), at(front, Vote): (13.0, 15.0),
     }, {
-        at(back, Recv): (0.0, 1.5, 0.0), behind[0]: (1.5, 3.0), at(back, Recv, 1): (3.0, 7.25, 7.0),
-        behind[2]: (3.0, 7.0), at(back, Send): (7.0, np.nan), behind[4]: (7.25, 11.0),
+        at(back, Recv): (0.0, 1.5, 0.0), behind[0]: (1.5, 3.0),
+        at(back, Recv, 1): (3.0, known_s, 7.0), behind[2]: (3.0, 7.0),
+        at(back, Send): (7.0, np.nan), behind[4]: (known_s, 11.0),
         at(back, Send, 1): (11.0, np.nan), at(back, Vote): (11.0, 15.0),
     }]  # fmt: skip
     tracks = [
@@ -294,6 +315,16 @@ def test_a_message_that_came_after_the_work_before_it_is_the_cause_of_what_waite
     path = line.critical()
     assert row_of(line, 1, at(back, Recv, 1)) in path
     assert row_of(line, 1, at(back, Compute, 2)) not in path
+
+
+def test_a_message_that_nobody_waited_for_but_asked_is_no_cause_of_what_came_after() -> None:
+    # Asking took 0.1 s of the 4.1 s that it may have taken, and the sender never asked.
+    program, line = early(seen_s=np.nan, known_s=7.1)
+    back = program.stages[1]
+    path = line.critical()
+    assert row_of(line, 1, at(back, Recv, 1)) not in path
+    assert row_of(line, 1, at(back, Compute, 2)) in path
+    assert sum(line.work_s[path]) == pytest.approx(15.0 - 0.1)
 
 
 def test_votes_end_when_the_step_does() -> None:

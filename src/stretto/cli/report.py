@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from stretto.cli.software import SOFTWARE, software
 from stretto.cli.subject import assumed, homeless, misplaced, mistaken, subject
 from stretto.cluster import Cluster, find, local
 from stretto.errors import InputError, Problem, StrettoError
+from stretto.page.standing import wrote
 
 if TYPE_CHECKING:
     from stretto.page.metrics import Metrics
@@ -26,14 +27,16 @@ _ABOUT = """\
 Writes a page that shows a run or a plan: where every rank runs and what it holds, the step on a
 clock, memory, curves, and other plans. It is one file, needs no network, and can be mailed.
 
-RUN is the directory of a run; further ones are drawn beside it. PLAN and MODEL are as for stretto
-show. stretto ui serves the same page live.
+RUN is the directory of a run; further ones are drawn beside it. A directory of runs stands for all
+of them, the one that wrote last first. PLAN and MODEL are as for stretto show. stretto ui serves
+the same page live.
 """
 
 _EXAMPLES = """\
 examples:
   stretto report runs/2026-05-01-120000-stretto-1m
   stretto report runs/a runs/b --out both.html
+  stretto report runs
   stretto report plan.toml --cluster h100x64
   stretto report gpt2 dp=4 tp=2 --cluster h100x8 --out gpt2.html
 """
@@ -50,14 +53,14 @@ def run(arguments: Sequence[str]) -> int:
     from stretto.page.head import finding, verdict
     from stretto.page.html import html
 
-    runs = [Path(word) for word in options.words if RunDirectory(Path(word)).is_one]
+    named = {word: _named(Path(word)) for word in options.words}
     cluster, say = None, _Saying()
     if options.cluster:
         cluster = attempt(lambda: find(options.cluster), problems)
-    if runs and runs[0] == Path(options.words[0]):
+    if options.words and named[options.words[0]]:
         notes: tuple[str, ...] = ()
-        shown = _run(runs, options, cluster, problems, say)
-        out = options.out or runs[0] / "report.html"
+        shown = _run(named, options, cluster, problems, say)
+        out = options.out or Path(options.words[0]) / "report.html"
     else:
         shown = _plan(options, keys, cluster, problems, say)
         notes = assumed(options.words, keys, shown.plan)
@@ -80,8 +83,16 @@ def _out_problems(out: Path | None) -> Iterator[Problem]:
         yield Problem(str(out), f"there is no directory {out.parent}", "make it first")
 
 
+def _named(path: Path) -> list[Path]:
+    """Give the run at a path, or those in a directory of runs, the one that wrote last first."""
+    if RunDirectory(path).is_one:
+        return [path]
+    found = path.iterdir() if path.is_dir() else ()
+    return sorted((one for one in found if RunDirectory(one).is_one), key=wrote, reverse=True)
+
+
 def _run(
-    runs: list[Path],
+    named: Mapping[str, Sequence[Path]],
     options: argparse.Namespace,
     cluster: Cluster | None,
     problems: list[Problem],
@@ -98,13 +109,14 @@ def _run(
     problems += [
         mistaken(word)
         or Problem(word, "is no run: it has no recipe.toml", "name directories that train has made")
-        for word in options.words
-        if Path(word) not in runs
+        for word, found in named.items()
+        if not found
     ]
     if options.stack:
         problems.append(Problem("--stack", "a run has its own", "leave it out"))
     if problems:
         raise InputError(problems)
+    runs = [*{path.resolve(): path for found in named.values() for path in found}.values()]
     beside = {path.resolve().name: Metrics(RunDirectory(path).metrics) for path in runs[1:]}
     found = of_run(runs[0], cluster=cluster, others=tuple(beside.items()))
     assert found.metrics is not None, "it is a run"
@@ -219,6 +231,6 @@ def _parser() -> Parser:
         "--out",
         type=Path,
         metavar="FILE",
-        help="where to write (default: RUN/report.html, or NAME.html of a plan)",
+        help="where to write (default: report.html in the first RUN, or NAME.html of a plan)",
     )
     return parser

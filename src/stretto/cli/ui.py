@@ -61,11 +61,11 @@ def run(arguments: Sequence[str]) -> int:
         if len(places) == 1 and RunDirectory(places[0]).is_one:
             (name,) = shelf.runs()
             url = server.run_url(name)
-        print(f"serving {', '.join(map(str, places))} on {url}\nCtrl-C ends it", flush=True)
-        threading.Thread(target=_prepare, args=(shelf,), daemon=True).start()
-        if options.open and _has_screen():
-            threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
         try:
+            print(f"serving {', '.join(map(str, places))} on {url}\nCtrl-C ends it", flush=True)
+            threading.Thread(target=_prepare, args=(shelf,), daemon=True).start()
+            if options.open and _has_screen():
+                threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
             server.serve_forever()
         except KeyboardInterrupt:
             server.stopping.set()

@@ -6,18 +6,17 @@ its ranks had come. Waiting for others is nobody's extra time, but theirs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from stretto.diagnose.net import Net, net
-from stretto.diagnose.replay import Bools, Parts, critical, parts
+from stretto.diagnose.replay import Bools, Parts, parts
 from stretto.diagnose.unseen import most_s, seen
 from stretto.errors import InputError, Problem
 from stretto.program.instruction import Program
 from stretto.program.render import label
-from stretto.timeline.value import KINDS, Floats, Timeline
+from stretto.timeline.value import Floats, Timeline
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +30,7 @@ class Costly:
         start_s: When it began, in the measured step.
         predicted_s: What it was to take.
         measured_s: What it took.
-        critical: Whether the length of the step comes from it.
+        critical: Whether it is on the critical path of the measured step.
         row: Its first row in the measured step.
     """
 
@@ -62,9 +61,9 @@ class Comparison:
         expected: The predicted step taken apart.
         taken: The measured step taken apart.
         sure: Of each cell whether it is known what it took.
-        predicted_s: Of each measured row what it was to take.
+        predicted_s: Of each measured row what it was to take; 0 of what is of no instruction.
         measured_s: Of each what it took; most likely, where nobody saw its end.
-        critical: Of each whether the length of the measured step comes from it.
+        critical: Of each whether it is on the critical path of the measured step.
     """
 
     program: Program
@@ -82,13 +81,6 @@ class Comparison:
     def extra_s(self) -> Floats:
         """Of each measured row how much longer it took."""
         return self.measured_s - self.predicted_s
-
-    @property
-    def by_kind(self) -> Mapping[str, float]:
-        """Extra seconds on the measured critical path by the kind of row."""
-        mine = np.flatnonzero(self.critical)
-        sums = np.bincount(self.measured.kind[mine], self.extra_s[mine], minlength=len(KINDS))
-        return dict(zip(KINDS, sums.tolist(), strict=True))
 
     def top(self, n: int = 5) -> tuple[Costly, ...]:
         """Give the instructions that cost the most extra time: first those that the step is of."""
@@ -146,7 +138,7 @@ def compare(predicted: Timeline, measured: Timeline, *, program: Program) -> Com
     was[taken.row[mine]] = expected.own_s[mine]
     now[taken.row[mine]] = taken.own_s[mine]
     path = np.zeros(len(was), dtype=bool)
-    path[taken.row[critical(web, taken)]] = True
+    path[measured.critical()] = True
     return Comparison(program, predicted, measured, web, expected, taken, sure, was, now, path)
 
 

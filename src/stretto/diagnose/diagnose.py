@@ -20,11 +20,11 @@ from stretto.diagnose.case import CHANCE, Case, case
 from stretto.diagnose.compare import Comparison
 from stretto.diagnose.evidence import chance
 from stretto.diagnose.finding import Cause, Finding
-from stretto.diagnose.replay import critical, replay
+from stretto.diagnose.replay import causes, replay
 from stretto.diagnose.suspect import ROUNDING, apart, pursue, wrong
 from stretto.program.render import label
 from stretto.timeline.recorded import Recording
-from stretto.timeline.value import Floats
+from stretto.timeline.value import Floats, critical
 
 RELEVANT = 0.005
 """What costs a smaller share of the step is not told of: nobody would act on it."""
@@ -168,7 +168,7 @@ def _rest(known: Case, found: Sequence[Finding]) -> Iterator[Finding]:
     left = replace(taken, own_s=own, data_s=none, host_s=none)
     start, stop = replay(web, left)
     extra = float(stop.max(initial=0.0)) - compared.predicted.step_s
-    path = critical(web, replace(left, start_s=start, stop_s=stop))
+    path = critical(causes(web, replace(left, start_s=start, stop_s=stop)), stop)
     step_s = known.teller.step_s
     slowest = np.sqrt(2 * np.log(max(2, len(web.first)))) * step_s
     chances = known.seen.noise * (slowest + CHANCE * np.sqrt((own[path] ** 2).sum()))

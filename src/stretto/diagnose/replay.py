@@ -108,34 +108,29 @@ def step_s(web: Net, taken: Parts) -> float:
     return float(replay(web, taken)[1].max(initial=0.0))
 
 
-def critical(web: Net, taken: Parts) -> Ints:
-    """Give the cells that the length of a step comes from, in order.
+def causes(web: Net, taken: Parts) -> Ints:
+    """Give of each cell the one whose end it waited for; -1 for none.
 
-    Of what a cell waited for that is what came last: for a message, of what its last rank waited
-    for.
+    Of a step that nobody saw nor played it is what `Timeline.cause` is of others: of what a cell
+    waited for that is what came last; of a message, what its last rank waited for.
     """
-    of = {int(c): node for node in web.nodes for c in node.cells.flat}
-    ends = np.append(taken.stop_s, 0.0)
-    path, cell = [], int(taken.stop_s.argmax()) if len(taken.stop_s) else -1
-    while 0 <= cell < len(taken.row):
-        path.append(cell)
-        node = of[cell]
-        i = int(np.flatnonzero((node.cells == cell).any(axis=1))[0])
-        ready = ends[node.before[i]].max(axis=1, initial=0.0)
-        members = node.cells[i]
-        come = np.where(
-            taken.known[members], ready + taken.data_s[members] + taken.host_s[members], -np.inf
-        )
-        last = node.previous[i]
-        if last.size and ends[last].max() >= come.max():
-            cell = int(last[ends[last].argmax()])
-            continue
-        j = int(come.argmax())
-        if members[j] != cell and node.lane is not None:
-            path[-1] = int(members[j])
-        waits = node.before[i, j]
-        cell = int(waits[ends[waits].argmax()]) if waits.size else -1
-    return np.array(path[::-1], dtype=np.int64)
+    ends, found = np.append(taken.stop_s, 0.0), np.full(len(taken.row) + 1, -1)
+    for node in web.nodes:
+        cells = node.cells
+        known, idle = taken.known[cells], taken.data_s[cells] + taken.host_s[cells]
+        come = np.where(known, ends[node.before].max(axis=2, initial=0.0) + idle, -np.inf)
+        own = np.full(cells.shape, -1)
+        if node.before.shape[2]:
+            at = ends[node.before].argmax(axis=2)[..., None]
+            own = np.take_along_axis(node.before, at, axis=2)[..., 0]
+        last = come.argmax(axis=1)[:, None]
+        ready = np.take_along_axis(come, last, axis=1)
+        cause = np.where(come < ready, np.take_along_axis(own, last, axis=1), own)
+        if node.previous.size:
+            queued = ends[node.previous].max(axis=1, keepdims=True) >= ready
+            cause = np.where(queued, node.previous, cause)
+        found[cells] = np.where(cause < len(taken.row), cause, -1)
+    return found[:-1]
 
 
 def _rows(web: Net, line: Timeline) -> Ints:

@@ -17,9 +17,6 @@ from stretto.timeline.value import HEADS, Floats, Timeline
 NOTHING = 0.01
 """A message that takes a smaller share of what was predicted had come before it was asked for."""
 
-LEAST_WAIT = 0.05
-"""Who waits for a smaller share of a message's time has hardly waited: it just asked."""
-
 
 def seen(web: Net, line: Timeline, *, taken: Parts, expected: Parts) -> Bools:
     """Give for each cell whether it is known what it took; of a simulated step that is all.
@@ -33,26 +30,15 @@ def seen(web: Net, line: Timeline, *, taken: Parts, expected: Parts) -> Bools:
     known = taken.known
     if not line.measured:
         return known
-    waited = np.append(_waited_s(line) > LEAST_WAIT * (line.stop_s - line.start_s), False)
+    heads = np.flatnonzero(np.isin(line.kind, HEADS))
+    ends = line.cause[heads]
+    waited = np.zeros(len(line.kind) + 1, dtype=bool)
+    waited[ends[(ends >= 0) & (line.player[ends] == line.player[heads])]] = True
     found = known & (taken.own_s > NOTHING * expected.own_s)
     for node in web.nodes:
         if node.lane is not None and node.lane.way != "all":
             any_of = waited[taken.row[node.cells]].any(axis=1, keepdims=True)
             found[node.cells] &= any_of
-    return found
-
-
-def _waited_s(line: Timeline) -> Floats:
-    """Give for each row how long its rank did nothing but wait for its end; 0 for most."""
-    found = np.zeros(len(line.kind))
-    heads = np.flatnonzero(np.isin(line.kind, HEADS))
-    for player in range(len(line.alike)):
-        mine = heads[line.player[heads] == player]
-        done = np.append(0.0, np.sort(line.stop_s[mine]))
-        ends = line.cause[mine]
-        ends = ends[(ends >= 0) & (line.player[ends] == player)]
-        before = np.searchsorted(done, line.stop_s[ends], side="right") - 1
-        found[ends] = line.stop_s[ends] - done[before]
     return found
 
 

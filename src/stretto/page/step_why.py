@@ -113,8 +113,12 @@ def only(recording: Recording, ranks: Collection[int]) -> Recording:
     rows = mine[line.player]
     players: Ints = np.cumsum(mine) - 1
     index: Ints = np.cumsum(rows) - 1
-    cause = line.cause[rows]
-    cause = np.where((cause >= 0) & rows[cause], index[cause], -1)
+    # What waited for a row that is left out waited for what that waited for, and so on.
+    kept = np.append(np.where(rows, np.arange(len(rows)), line.cause), -1)
+    while (kept != kept[kept]).any():
+        kept = kept[kept]
+    cause = kept[line.cause[rows]]
+    cause = np.where(cause >= 0, index[cause], -1)
     part = replace(
         line,
         alike=tuple(alike for alike, kept in zip(line.alike, mine, strict=True) if kept),

@@ -23,7 +23,9 @@ from stretto.simulate.chain import Chains, chains
 from stretto.simulate.fault import Fault
 from stretto.simulate.graph import Floats, Graph, graph
 from stretto.simulate.play import play
+from stretto.simulate.simulate import straggle
 from stretto.simulate.site import Site
+from stretto.simulate.states import by_player, states
 from stretto.simulate.symmetry import Ints
 
 LOWEST = 0.7
@@ -52,7 +54,7 @@ class Point:
     """A step of the frontier.
 
     Attributes:
-        step_s: Its seconds, played with the clocks.
+        step_s: Its seconds, played with the clocks, and with what is lost by chance.
         planned_s: By when it was to end.
         energy_j: What all devices draw in it, in joules.
         clock: Of each kind of rank, for each of its tasks on the device, the fraction of the
@@ -108,15 +110,24 @@ def frontier(
         rule = f"{cluster.name} does not say that work draws more than waiting"
         raise InputError(Problem("power_w", rule, "write idle, memory_bound and compute_bound"))
     whole = graph(Site(program, cluster, stack, tuple(faults)))
-    slow = graph(Site(program, _at_half(cluster), stack, tuple(faults)))
+    halved = replace(stack, attention_cap_flops_per_s=stack.attention_cap_flops_per_s / 2)
+    slow = graph(Site(program, _at_half(cluster), halved, tuple(faults)))
     clocked_s = np.where(whole.device >= 0, slow.work_s - whole.work_s, 0.0)  # as 2 - 1 is 1
     kinds = np.repeat(np.arange(len(power)), [part.devices for part in cluster.parts])
     draws = [power[kinds[player.ranks[0]]] for player in whole.players]
-    return slowed(whole, clocked_s=clocked_s, draws=draws, contention=float(stack.contention))
+    return slowed(
+        whole, clocked_s=clocked_s, draws=draws, contention=float(stack.contention),
+        lost=straggle(program, stack),
+    )  # fmt: skip
 
 
 def slowed(
-    whole: Graph, *, clocked_s: Floats, draws: Sequence[Power], contention: float
+    whole: Graph,
+    *,
+    clocked_s: Floats,
+    draws: Sequence[Power],
+    contention: float,
+    lost: float = 0.0,
 ) -> Frontier:
     """Give the frontier of a graph.
 
@@ -125,6 +136,7 @@ def slowed(
         clocked_s: Of each task the seconds that the clock of its device decides.
         draws: What the device of each player draws.
         contention: Share of a hidden message's time that it takes from the compute beside it.
+        lost: Share of a step that is lost to the slowest of many ranks, by chance.
 
     Raises:
         InputError: It never ends.
@@ -132,7 +144,7 @@ def slowed(
     begun_s, done_s = play(whole, contention=contention)
     if not np.isfinite(done_s).all():
         raise InputError(Problem("faults", "the step does not end", "leave out what halts a rank"))
-    return _Model(whole, clocked_s, draws, begun_s, done_s, contention).frontier()
+    return _Model(whole, clocked_s, draws, begun_s, done_s, contention, lost).frontier()
 
 
 def _at_half(cluster: Cluster) -> Cluster:
@@ -161,26 +173,28 @@ class _Model:
         begun_s: Floats,
         done_s: Floats,
         contention: float,
+        lost: float,
     ) -> None:
-        self.whole, self.clocked, self.contention = whole, clocked_s, contention
-        self.full_s = float(done_s.max())
+        self.whole, self.clocked, self.contention, self.lost = whole, clocked_s, contention, lost
+        self.begun_s, self.done_s, self.full_s = begun_s, done_s, float(done_s.max())
         self.many = np.array([float(len(player.ranks)) for player in whole.players])
-        self.idle_w = np.array([p.idle for p in draws])
-        self.memory_w = np.array([p.memory_bound for p in draws]) - self.idle_w
-        self.compute_w = np.array([p.compute_bound for p in draws]) - self.idle_w
+        self.idle_w, self.memory_w, self.compute_w = np.array(
+            [(p.idle, p.memory_bound, p.compute_bound) for p in draws]
+        ).T
         self.chains: Chains = chains(whole, clocked_s=clocked_s, taken_s=done_s - begun_s)
 
     def frontier(self) -> Frontier:
         """Solve for every length of the step, and for the length of least energy."""
         least = self._solve(None)
-        ends = [self.full_s * by for by in SLOWER if self.full_s * by < least.planned_s * 0.999]
+        most_s = least.planned_s / (1.0 + self.lost) * 0.999
+        ends = [self.full_s * by for by in SLOWER if self.full_s * by < most_s]
         points: list[Point] = []
         for point in sorted([*map(self._solve, ends), least], key=lambda p: p.step_s):
             if not points or point.energy_j < points[-1].energy_j:
                 points.append(point)
         ranks = tuple(player.ranks for player in self.whole.players)
-        full = self._energy_j(np.ones_like(self.clocked), self.full_s)
-        return Frontier(ranks, self.full_s, full, tuple(points))
+        full = self._energy_j(np.ones_like(self.clocked), self.begun_s, self.done_s)
+        return Frontier(ranks, self.full_s * (1.0 + self.lost), full, tuple(points))
 
     def _solve(self, end_s: float | None) -> Point:
         """Give the clocks of least energy for a step that ends by `end_s`, or whenever is best."""
@@ -192,9 +206,10 @@ class _Model:
         widths, falls = np.diff(1.0 / clocks), -np.diff(clocks**2) / np.diff(1.0 / clocks)
         movable = np.flatnonzero(c.clocked_s > 0)
         player = c.player[movable]
-        saved = (self.many * self.compute_w)[player][:, None] * falls[None, :]
+        saved = (self.many * (self.compute_w - self.idle_w))[player][:, None] * falls[None, :]
         # Variables: when each chain is done, then how much each is slowed, piece by piece.
-        cost = np.concatenate([np.zeros(last), -saved.ravel(), [float(self.many @ self.idle_w)]])
+        waits_w = float(self.many @ self.idle_w) * (1.0 + self.lost)
+        cost = np.concatenate([np.zeros(last), -saved.ravel(), [waits_w]])
         column = np.full(last, -1)
         column[movable] = last + PIECES * np.arange(len(movable))
         rows, columns, values, bound = _constraints(c, column)
@@ -224,40 +239,47 @@ class _Model:
         What is slowed lies beside other messages than before, which the program does not see.
         """
         share, low, high = 1.0, 0.0, 1.0
-        step_s = self._play_s(later_s)
-        if firm and step_s > planned_s * LATE:
+        if firm and self._play(later_s)[1].max() > planned_s * LATE:
             for _ in range(BISECTIONS):
                 share = (low + high) / 2
-                if self._play_s(share * later_s) > planned_s * LATE:
+                if self._play(share * later_s)[1].max() > planned_s * LATE:
                     high = share
                 else:
                     low = share
             share = low
-            step_s = self._play_s(share * later_s)
-        clocked = np.where(self.clocked > 0, self.clocked, 1.0)
-        return self._point(clocked / (clocked + share * later_s), step_s, planned_s)
+        return self._point(share * later_s, planned_s)
 
-    def _play_s(self, later_s: Floats) -> float:
-        """Give the seconds of the step with tasks that much longer."""
+    def _play(self, later_s: Floats) -> tuple[Floats, Floats]:
+        """Give when tasks that much longer begin and end."""
         slowed = replace(self.whole, work_s=self.whole.work_s + later_s)
-        return float(play(slowed, contention=self.contention)[1].max())
+        return play(slowed, contention=self.contention)
 
-    def _point(self, clock: Floats, step_s: float, planned_s: float) -> Point:
+    def _point(self, later_s: Floats, planned_s: float) -> Point:
+        """Give the step with tasks that much longer."""
+        begun_s, done_s = self._play(later_s)
+        clocked = np.where(self.clocked > 0, self.clocked, 1.0)
+        clock = clocked / (clocked + later_s)
         clocks, instructions = [], []
         for i, player in enumerate(self.whole.players):
             mine = self.whole.device[player.place] == i
             clocks.append(clock[player.place[mine]])
             instructions.append(tuple(np.array(player.tasks.instruction)[mine].tolist()))
-        energy = self._energy_j(clock, step_s)
-        return Point(step_s, planned_s, energy, tuple(clocks), tuple(instructions))
+        return Point(
+            float(done_s.max()) * (1.0 + self.lost), planned_s * (1.0 + self.lost),
+            self._energy_j(clock, begun_s, done_s), tuple(clocks), tuple(instructions),
+        )  # fmt: skip
 
-    def _energy_j(self, clock: Floats, step_s: float) -> float:
-        """Give what all devices draw in a step."""
-        busy = self.whole.device >= 0
-        player = self.whole.device[busy]
-        clocked, other = self.clocked[busy], (self.whole.work_s - self.clocked)[busy]
-        work = self.compute_w[player] * clocked * clock[busy] ** 2 + self.memory_w[player] * other
-        return float((self.many[player] * work).sum() + self.many @ self.idle_w * step_s)
+    def _energy_j(self, clock: Floats, begun_s: Floats, done_s: Floats) -> float:
+        """Give what all devices draw in a step that was played with clocks."""
+        products_s = self.clocked / clock
+        slowed = replace(self.whole, work_s=self.whole.work_s - self.clocked + products_s)
+        found = states(slowed, begun_s, done_s, products_s=products_s, lost=self.lost).joules(
+            compute_w=self.compute_w, memory_w=self.memory_w, idle_w=self.idle_w
+        )
+        # At a clock of f a product takes 1/f as long, and f² of the energy above idle power.
+        saved_s = by_player(slowed, products_s - self.clocked * clock**2)
+        saved_j = (self.compute_w - self.idle_w) * saved_s
+        return float(self.many @ (sum(found) - saved_j))
 
 
 def _constraints(c: Chains, column: Ints) -> tuple[Ints, Ints, Floats, Floats]:

@@ -46,6 +46,9 @@ __all__ = [
 STREAMS = ("none", "device", "host")
 """What things run on besides queues of messages; waits for data are the host's."""
 
+LEAST_WAIT = 0.05
+"""Who waits for a smaller share of a message's time has hardly waited: it just asked."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Recording:
@@ -134,11 +137,10 @@ class _Joiner:
             for name in ("start_s", "stop_s")
         )
         self.start_s = self.ready_s.copy()
-        self.cause = self._all("after")
+        self.after = self._all("after")
         for first, part in zip(self.first, self.parts, strict=False):
             here = slice(first, first + len(part.after))
-            self.cause[here] += np.where(part.after >= 0, first, 0)
-        self.issuer = self.cause.copy()
+            self.after[here] += np.where(part.after >= 0, first, 0)
 
     def _all(self, name: str) -> Ints:
         return np.concatenate([getattr(part, name) for part in self.parts])
@@ -151,11 +153,15 @@ class _Joiner:
         for track, end in zip(self.tracks, self.stop_s[vote].tolist(), strict=True):
             ends[track.clock] = min(ends.get(track.clock, math.inf), end)
         step_s = max(ends.values())
-        self.stop_s = np.minimum(self.stop_s, step_s)
-        for queue, members in self._members().values():
-            self._meet(queue, members)
+        self.ready_s, self.stop_s = (np.minimum(t, step_s) for t in (self.ready_s, self.stop_s))
+        queues = [(queue, np.stack(rows)) for queue, rows in self._members().values()]
+        for queue, everyone in queues:
+            self._meet(queue, everyone)
         self.stop_s[vote] = step_s
-        self._late(kind)
+        self._find(kind, [everyone for _, everyone in queues])
+        cause = self.after.copy()
+        for _, everyone in queues:
+            cause[everyone] = self._waited(everyone)
         names = [queue.name for queues in self.queues for queue in queues]
         streams = (*STREAMS, *dict.fromkeys(names))
         return Recording(
@@ -171,7 +177,7 @@ class _Joiner:
                 self.stop_s,
                 np.maximum(self.stop_s - self.start_s, 0.0),
                 self._all("sent_bytes"),
-                self.cause,
+                cause,
                 step_s,
                 0.0,
                 (),
@@ -192,18 +198,30 @@ class _Joiner:
             found.append(np.where(part.queue >= 0, places[part.queue], alone[part.kind]))
         return np.concatenate(found)
 
-    def _late(self, kind: Ints) -> None:
-        """Let a rank that asked for a message after it had come be after what it did itself.
+    def _find(self, kind: Ints, queues: Sequence[Ints]) -> None:
+        """Let a rank that found a message there, as it asked for it, be after what it did itself.
 
-        Asking takes a moment too; another rank saw that the message had come before.
+        Asking takes a moment, in which it seems to wait. But another rank saw that the message had
+        come before; or all of them only asked, and nobody saw when it came.
         """
-        alone = np.isin(kind, HEADS)
+        alone, most_s = np.isin(kind, HEADS), LEAST_WAIT * (self.stop_s - self.start_s)
+        pairs = []
         for first, last in itertools.pairwise(self.first):
             line = np.flatnonzero(alone[first:last]) + first
             line = line[np.lexsort((self.stop_s[line], self.start_s[line]))]
-            before, cause = line[:-1], self.cause[line[1:]]
-            early = (cause >= 0) & ~alone[cause] & (self.stop_s[cause] < self.stop_s[before])
-            self.cause[line[1:][early]] = before[early]
+            pairs.append((line[:-1], line[1:]))
+        before, then = (np.concatenate(side) for side in zip(*pairs, strict=True))
+        message = self.after[then]
+        asks = (message >= 0) & ~alone[message]
+        before, then, message = before[asks], then[asks], message[asks]
+        short = self.stop_s[message] - self.stop_s[before] <= most_s[message]
+        unseen, come_s = np.ones(len(kind), dtype=bool), self.stop_s.copy()
+        unseen[message[~short]] = False
+        for everyone in queues:
+            unseen[everyone] = unseen[everyone].all(axis=0)
+            come_s[everyone] = come_s[everyone].min(axis=0)
+        found = short & (unseen[message] | (come_s[message] < self.stop_s[before]))
+        self.after[then[found]] = before[found]
 
     def _members(self) -> dict[Hashable, tuple[Queue, list[Ints]]]:
         """Give for each queue of messages who takes part, with the rows of each in order."""
@@ -217,17 +235,25 @@ class _Joiner:
                 found.setdefault(queue.ends(self.mesh, rank), (queue, []))[1].append(mine)
         return found
 
-    def _meet(self, queue: Queue, members: list[Ints]) -> None:
-        """Let the messages of a queue begin when the last of their ranks has come to them."""
-        everyone = np.stack(members)
+    def _meet(self, queue: Queue, everyone: Ints) -> None:
+        """Let the messages of a queue begin when the last of their ranks has come to them.
+
+        Args:
+            queue: The queue.
+            everyone: The rows of its messages, of each rank in it.
+        """
         ready = self.ready_s[everyone]
-        come, issuers = ready.max(axis=0), self.issuer[everyone]
-        latest = np.take_along_axis(issuers, ready.argmax(axis=0)[None], axis=0)[0]
         if queue.way in ("to", "from"):  # what has arrived has left
             self.stop_s[everyone] = np.maximum(self.stop_s[everyone].min(axis=0), ready)
-        for mine, own in zip(everyone, ready, strict=True):
-            before = np.append(0.0, self.stop_s[mine[:-1]])
-            self.start_s[mine] = np.minimum(np.maximum(come, before), self.stop_s[mine])
-            self.cause[mine] = np.where(own < come, latest, self.issuer[mine])
-            queued = np.append(False, before[1:] >= come[1:])
-            self.cause[mine[queued]] = mine[np.flatnonzero(queued) - 1]
+        before = np.insert(self.stop_s[everyone[:, :-1]], 0, 0.0, axis=1)
+        begun = np.maximum(ready.max(axis=0), before)
+        self.start_s[everyone] = np.minimum(begun, self.stop_s[everyone])
+
+    def _waited(self, everyone: Ints) -> Ints:
+        """Give of the messages of a queue what they waited for: the last rank, or one another."""
+        ready, after = self.ready_s[everyone], self.after[everyone]
+        come, latest = ready.max(axis=0), ready.argmax(axis=0)[None]
+        cause = np.where(ready < come, np.take_along_axis(after, latest, axis=0), after)
+        queued = self.stop_s[everyone[:, :-1]] >= come[1:]
+        cause[:, 1:] = np.where(queued, everyone[:, :-1], cause[:, 1:])
+        return cause

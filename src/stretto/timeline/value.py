@@ -103,10 +103,20 @@ class Timeline:
 
     def critical(self) -> list[int]:
         """Give the rows that the step's length comes from, each beginning when the last ends."""
-        ended = np.where(np.isfinite(self.stop_s), self.stop_s, -1.0)
-        at, path = int(ended.argmax()), []
-        while at >= 0:
-            path.append(at)
-            at = int(self.cause[at])
-            assert len(path) <= len(self.cause), "what waits is waited for by itself"
-        return path[::-1]
+        return critical(self.cause, self.stop_s)
+
+
+def critical(cause: Ints, stop_s: Floats) -> list[int]:
+    """Give the critical path: from the last end back to what it waited for, and so on; in order.
+
+    Args:
+        cause: Of each thing that is done the one whose end it waited for; -1 for none.
+        stop_s: When each is done; infinite for what never is.
+    """
+    ended = np.where(np.isfinite(stop_s), stop_s, -1.0)
+    at, path = int(ended.argmax()), []
+    while at >= 0:
+        path.append(at)
+        at = int(cause[at])
+        assert len(path) <= len(cause), "what waits is waited for by itself"
+    return path[::-1]
