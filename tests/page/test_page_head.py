@@ -19,11 +19,11 @@ from stretto.diagnose.finding import Cause, Finding
 from stretto.page import head
 from stretto.page.head import answer, data, finding, still, typical, verdict
 from stretto.page.memory import predicted_peaks
-from stretto.page.origin import predicted_bytes, show
+from stretto.page.origin import predicted_bytes
+from stretto.page.quantities import seconds, share, size
 from stretto.page.subject import Subject
 from stretto.plan import Batch, Plan
 from stretto.presets import preset
-from stretto.report.quantities import step
 
 
 def a_finding(cause: Cause, where: str, extra_s: float) -> Finding:
@@ -96,7 +96,7 @@ def test_a_run_that_went_on_is_judged_by_the_steps_since(tmp_path: Path) -> None
     subject.metrics.read()
     assert "measured 20.0 ms since step 60" in verdict(subject)
     found = figures(subject)
-    assert found["Tokens a second"][0] == "25 k" and found["MFU"][0] == "1.0%"
+    assert found["Tokens a second"][0] == "25.0 k" and found["MFU"][0] == "1.0 %"
 
 
 def test_only_a_run_that_is_seen_to_go_on_has_time_to_go(tmp_path: Path) -> None:
@@ -129,11 +129,11 @@ def test_every_predicted_number_is_said_to_be_expected_played_or_closed(tmp_path
     assert line is not None and line.straggle > 0
     told = facts(subject)["a step"]
     expected, played, closed = (
-        step(s) for s in (subject.predicted_s, line.step_s, float(subject.estimate.time.total_s))
+        seconds(s) for s in (subject.predicted_s, line.step_s, float(subject.estimate.time.total_s))
     )
     assert f"A step takes {expected}:" in verdict(subject)
     assert told.startswith(f"{expected} expected: {played} played and ")
-    assert f" and {line.straggle:.1%} lost " in told
+    assert f" and {share(line.straggle)} lost " in told
     assert told.endswith(f"in closed form {closed}")
 
 
@@ -144,8 +144,8 @@ def test_the_predicted_memory_is_what_is_played_and_a_named_rest(tmp_path: Path)
     rest = float(use.reserve_bytes + use.fragment_bytes)
     peak = float(predicted_peaks(subject).max())
     assert predicted_bytes(subject) == pytest.approx(peak + rest)
-    assert figures(subject)["Memory of a rank"][0] == show(peak + rest)
-    assert facts(subject)["memory"].startswith(f"{show(peak + rest)} on the fullest rank: ")
+    assert figures(subject)["Memory of a rank"][0] == size(peak + rest)
+    assert facts(subject)["memory"].startswith(f"{size(peak + rest)} on the fullest rank: ")
 
 
 def test_a_title_names_the_model_unless_the_run_does(tmp_path: Path) -> None:

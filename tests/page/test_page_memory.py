@@ -22,6 +22,7 @@ from stretto.page.memory import (
     measured_peaks,
     picture,
     processes,
+    still,
     thinned,
 )
 from stretto.page.subject import Subject
@@ -171,3 +172,27 @@ def test_a_rank_s_memory_may_be_asked_for(run: Subject) -> None:
 def test_what_there_is_not_is_refused(run: Subject, query: dict[str, str], rule: str) -> None:
     with pytest.raises(InputError, match=rule):
         answer(run, query)
+
+
+def test_a_file_has_the_memory_of_the_older_steps_that_it_draws(tmp_path: Path) -> None:
+    subject = a_subject(run=tmp_path)
+    recordings = {}
+    for step in (10, 20, 30):
+        one = a_recording(subject, step=step)
+        recordings[step] = replace(one, memory_bytes=one.memory_bytes + step * 2**24)
+        on_disk(subject, recordings[step])
+    found = still(subject, lambda _: None)
+    assert found is not None and found["step"] == 30
+    assert [one["step"] for one in found["older"]] == [10, 20]
+    for one in found["older"]:
+        expected = measured_peaks(recordings[one["step"]], 4)
+        assert unpacked(one["measured"]).tolist() == pytest.approx(expected.tolist())
+        assert [c["rank"] for c in one["curves"]] == [0, 1, 2, 3]
+        peak = unpacked(one["curves"][0]["measured"]["bytes"]).sum(axis=0).max()
+        assert peak == pytest.approx(expected[0])
+    as_json(found)
+
+
+def test_of_a_plan_a_file_has_no_older_steps() -> None:
+    found = still(a_subject(), lambda _: None)
+    assert found is not None and found["step"] is None and found["older"] == []

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
-from runs import Look
+from runs import Look, Serve, a_run
 from steps import a_recording, a_subject, known, on_disk
 
+from stretto.cli.shown import of_run
 from stretto.page import html
+from stretto.page.quantities import size
 from stretto.page.sections import SECTIONS
 from stretto.page.subject import Subject
 from stretto.timeline.memory import curve
-from stretto.units import show_bytes
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +66,7 @@ def test_predicted_and_measured_stand_side_by_side_with_their_peaks(
     heads = page.locator(".memory-head")
     expect(heads).to_have_count(2)
     peak = curve(predicted, program, len(predicted.alike) - 1).total_bytes.max()
-    shown = (heads.first.text_content() or "").split()
-    assert shown[0] == "predicted"
-    number, unit = show_bytes(float(peak)).split()
-    assert (float(shown[1]), shown[2]) == (pytest.approx(float(number), rel=5e-3), unit)
+    expect(heads.first).to_contain_text(f"predicted {size(float(peak))} at ")
     expect(page.locator(".memory-said")).to_contain_text("reached by")
 
 
@@ -181,3 +180,49 @@ def test_a_plan_shows_what_is_predicted_of_every_rank(wide: Page) -> None:
     wide.keyboard.press("End")
     expect(bars).to_have_attribute("aria-valuenow", "1023")
     expect(wide.locator(".memory-said")).to_contain_text("Predicted at most")
+
+
+def twice(subject: Subject) -> list[str]:
+    """Record steps 2 and 4; give the most that rank 0 holds in each, as the page writes it."""
+    program, found = known(subject)[0], []
+    for step, more in ((2, 2**30), (4, 2**31)):
+        one = a_recording(subject, step=step)
+        held = one.memory_bytes + more * (one.timeline.player == 0)
+        on_disk(subject, replace(one, memory_bytes=held))
+        line = curve(one.timeline, program, 0, measured_bytes=held)
+        found.append(size(float(line.total_bytes.max())))
+    return found
+
+
+def test_memory_is_of_the_step_that_is_chosen_in_a_file(
+    look: Look, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = [s for s in SECTIONS if s.name in ("step", "memory")]
+    monkeypatch.setattr(html, "SECTIONS", wanted)
+    subject = a_subject(run=tmp_path / "run")
+    follows(subject, lambda: written(subject, tmp_path / "run.html"), look)
+
+
+def test_memory_is_of_the_step_that_is_chosen_on_a_live_page(
+    look: Look, serve: Serve, tmp_path: Path
+) -> None:
+    subject = of_run(a_run(tmp_path / "runs" / "small", steps=5))
+    follows(subject, lambda: serve(tmp_path / "runs").run_url("small"), look)
+
+
+def written(subject: Subject, file: Path) -> str:
+    file.write_text(html.html(subject), encoding="utf-8")
+    return file.as_uri()
+
+
+def follows(subject: Subject, make: Callable[[], str], look: Look) -> None:
+    """Hold the memory of a page against two steps, one chosen after the other."""
+    older, newer = twice(subject)
+    page = look(make())
+    said, told = page.locator(".memory-said"), page.locator("#memory .card-head small").first
+    expect(told).to_have_text("step 4, as chosen above")
+    expect(said).to_contain_text(f"measured at most {newer}")
+    for step, most in (("2", older), ("4", newer)):
+        page.locator("#step .select select").select_option(step)
+        expect(told).to_have_text(f"step {step}, as chosen above")
+        expect(said).to_contain_text(f"measured at most {most}")

@@ -265,3 +265,40 @@ def test_a_port_that_is_taken_is_said_to_be(empty: Server) -> None:
     (problem,) = caught.value.problems
     assert problem.field == f"port {empty.server_port}"
     assert "in use" in problem.rule
+
+
+# ── what there is not ────────────────────────────────────────────────────────────────────────────
+
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+
+
+def test_a_person_who_asks_for_a_run_that_is_gone_is_shown_what_there_is(
+    serve: Serve, runs: Path
+) -> None:
+    response, body = ask(serve(runs), "/run?run=<gone>", Accept=BROWSER)
+    assert response.status == 404
+    assert (response.getheader("Content-Type") or "").startswith("text/html")
+    assert b"There is no run called \xe2\x80\x9c&lt;gone&gt;\xe2\x80\x9d here." in body
+    assert b'href="/run?run=first"' in body and b'href="/"' in body and b"<gone>" not in body
+
+
+@pytest.mark.parametrize(
+    ("path", "accept"),
+    [
+        ("/run?run=gone", "application/json"),
+        ("/run?run=gone", "*/*"),
+        ("/api/head?run=gone", BROWSER),
+        ("/static/gone.js", BROWSER),
+    ],
+)
+def test_a_program_that_asks_for_what_there_is_not_is_answered_in_json(
+    serve: Serve, runs: Path, path: str, accept: str
+) -> None:
+    response, body = ask(serve(runs), path, Accept=accept)
+    assert response.status == 404 and set(json.loads(body)) == {"error"}
+
+
+def test_who_is_refused_is_not_told_of_any_run(serve: Serve, runs: Path) -> None:
+    response, body = ask(serve(runs), "/", Accept=BROWSER, Host="evil.example")
+    assert response.status == 421
+    assert b"<h1>" in body and b"first" not in body and b"second" not in body

@@ -14,11 +14,11 @@ from steps import a_recording, a_subject, known, on_disk
 
 from stretto.cli.shown import of_run
 from stretto.page import html, step
+from stretto.page.quantities import seconds
 from stretto.page.sections import SECTIONS
 from stretto.page.step_rows import book
 from stretto.page.subject import Subject
 from stretto.program.render import label
-from stretto.report.quantities import step as lasting
 from stretto.simulate import SlowRank
 
 
@@ -409,7 +409,7 @@ def test_a_step_of_more_than_a_minute_is_told_in_seconds_as_in_the_head(
     page = settled(look(written(subject, tmp_path / "run.html")))
     told = page.locator(".card-head", has_text="on one clock").locator("small")
     assert 60 < recording.timeline.step_s < 3600
-    expect(told).to_contain_text(f"measured {lasting(recording.timeline.step_s)}")
+    expect(told).to_contain_text(f"measured {seconds(recording.timeline.step_s)}")
     expect(told).not_to_contain_text("min")
 
 
@@ -441,7 +441,9 @@ def test_a_file_with_some_of_the_recorded_steps_says_of_how_many(
 ) -> None:
     monkeypatch.setattr(step, "STEPS", 1)
     page = look(written(run, tmp_path / "run.html"))
-    expect(page.locator(".step-some")).to_have_text("1 of 2 recorded steps; stretto ui has all")
+    expect(page.locator(".step-some")).to_have_text(
+        "This file has 1 of 2 recorded steps; stretto ui has all."
+    )
 
 
 def test_a_plan_shows_what_is_predicted_only(look: Look, crowd: str) -> None:

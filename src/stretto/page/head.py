@@ -15,12 +15,12 @@ from stretto.diagnose.sentence import brief
 from stretto.errors import InputError
 from stretto.page import step_read
 from stretto.page.metrics import Table
-from stretto.page.origin import lost, origins, predicted_bytes, predicted_mfu, show
+from stretto.page.origin import lost, origins, predicted_bytes, predicted_mfu
+from stretto.page.quantities import change, count, money, number, seconds, share, size, span
 from stretto.page.standing import State, begun, state
 from stretto.page.subject import Subject
-from stretto.report.quantities import change, counted, money, step
+from stretto.report.quantities import counted
 from stretto.timeline.recorded import recorded_steps
-from stretto.units import show_count, show_seconds
 
 Tone = Literal["", "good", "warn", "bad"]
 
@@ -151,7 +151,7 @@ def finding(subject: Subject) -> str:
     sign = 1.0 if took_s >= predicted.step_s else -1.0
     told = sorted(found, key=lambda one: -sign * one.extra_s)
     causes = [brief(one) for one in told if sign * one.extra_s > 0][:_CAUSES]
-    return f"In step {steps[-1]:,} ({step(took_s)}): {'; '.join(causes)}." if causes else ""
+    return f"In step {steps[-1]:,} ({seconds(took_s)}): {'; '.join(causes)}." if causes else ""
 
 
 def verdict(subject: Subject, found: str = "") -> str:
@@ -161,21 +161,21 @@ def verdict(subject: Subject, found: str = "") -> str:
         subject: What it is of.
         found: What `finding` gives.
     """
-    told = step(subject.predicted_s)
+    told = seconds(subject.predicted_s)
     if subject.metrics is not None:
         at = now(subject)
         since = f" since step {at.begun:,}" if at.begun else ""
         if (measured_s := typical(at.recent["step_s"])) is None:
             return f"Predicted {told} a step; nothing is measured yet{since}."
         off = change(measured_s / subject.predicted_s)
-        said = f"Predicted {told} a step, measured {step(measured_s)}{since} ({off})."
+        said = f"Predicted {told} a step, measured {seconds(measured_s)}{since} ({off})."
         return f"{said} {found}" if found else said
     needs, has = predicted_bytes(subject), subject.cluster.memory_bytes
     room = "which fits" if needs <= has else "which does not fit"
     return (
-        f"A step takes {told}: {show_count(subject.tokens / subject.predicted_s)} tokens a second "
-        f"at {predicted_mfu(subject, Table()):.1%} MFU, with {show(needs)} of {show(has)} on the "
-        f"fullest rank, {room}."
+        f"A step takes {told}: {count(subject.tokens / subject.predicted_s)} tokens a second "
+        f"at {share(predicted_mfu(subject, Table()))} MFU, with {size(needs)} of {size(has)} on "
+        f"the fullest rank, {room}."
     )
 
 
@@ -188,24 +188,25 @@ def typical(values: np.ndarray[Any, Any]) -> float | None:
 
 def _figures(subject: Subject, at: Now, *, live: bool) -> Iterator[tuple[str, str, str, Tone]]:
     predicted_s, measured_s = subject.predicted_s, typical(at.recent["step_s"])
-    yield "Predicted step", step(predicted_s), "expected, with chance" if lost(subject) else "", ""
+    told = "expected, with chance" if lost(subject) else ""
+    yield "Predicted step", seconds(predicted_s), told, ""
     if measured_s is not None:
         off = abs(measured_s / predicted_s - 1)
         tone: Tone = "good" if off <= _CLOSE else "warn" if off <= _FAR else "bad"
-        yield "Measured step", step(measured_s), change(measured_s / predicted_s), tone
+        yield "Measured step", seconds(measured_s), change(measured_s / predicted_s), tone
     speed, mfu = typical(at.recent["tokens_per_s"]), typical(at.recent["mfu"])
-    told = f"predicted {show_count(subject.tokens / predicted_s)}" if speed else "predicted"
-    yield "Tokens a second", show_count(speed or subject.tokens / predicted_s), told, ""
+    told = f"predicted {count(subject.tokens / predicted_s)}" if speed else "predicted"
+    yield "Tokens a second", count(speed or subject.tokens / predicted_s), told, ""
     foretold = predicted_mfu(subject, at.recent)
-    told = "predicted" if mfu is None else f"predicted {foretold:.1%}"
-    yield "MFU", f"{mfu or foretold:.1%}", told, ""
+    told = "predicted" if mfu is None else f"predicted {share(foretold)}"
+    yield "MFU", share(mfu or foretold), told, ""
     needs, has = predicted_bytes(subject), subject.cluster.memory_bytes
     held = at.recent["memory_bytes"]
     tone = "bad" if needs > has else ""
     if len(held) and np.isfinite(held[-1]):
-        yield "Memory of a rank", show(held[-1]), f"predicted {show(needs)}", tone
+        yield "Memory of a rank", size(held[-1]), f"predicted {size(needs)}", tone
     else:
-        yield "Memory of a rank", show(needs), f"of {show(has)}", tone
+        yield "Memory of a rank", size(needs), f"of {size(has)}", tone
     yield from _progress(subject, at, live=live)
     price = float(subject.estimate.bill.money) / float(subject.estimate.time.total_s) * 3600
     if price > 0:
@@ -217,13 +218,13 @@ def _progress(subject: Subject, at: Now, *, live: bool) -> Iterator[tuple[str, s
     if isinstance(loss := last.get("loss"), float):
         held, steps = at.table["valid_loss"], at.table["step"]
         known = np.flatnonzero(np.isfinite(held))
-        told = f"held-out {held[known[-1]]:.3f}" if len(known) else ""
+        told = f"held-out {number(float(held[known[-1]]))}" if len(known) else ""
         if told and known[-1] < at.table.rows - 1:
             told += f" (step {int(steps[known[-1]]):,})"
-        yield "Loss", f"{loss:.3f}", told, ""
+        yield "Loss", number(loss), told, ""
     if at.table.rows:
         done, eta_s = int(last["step"]), last.get("eta_s")
-        left = f", {show_seconds(eta_s)} to go" if isinstance(eta_s, float) and eta_s else ""
+        left = f", {span(eta_s)} to go" if isinstance(eta_s, float) and eta_s else ""
         match at.state:
             case "finished":
                 left = ", done"
@@ -237,7 +238,7 @@ def _progress(subject: Subject, at: Now, *, live: bool) -> Iterator[tuple[str, s
 def _notes(subject: Subject, at: Now) -> Iterator[tuple[str, Tone]]:
     needs, has = predicted_bytes(subject), subject.cluster.memory_bytes
     if needs > has:
-        more = show(needs - has)
+        more = size(needs - has)
         yield f"The fullest rank needs {more} more than its device has.", "bad"
     skipped = int((at.table["applied"] == 0).sum())
     if skipped:

@@ -6,12 +6,15 @@ import base64
 import hashlib
 import html as escapes
 import json
-from collections.abc import Callable, Iterable
+import urllib.parse
+from collections.abc import Callable, Iterable, Sequence
 from string import Template
 
 from stretto.page.head import heading
 from stretto.page.sections import EARLY, LATE, SECTIONS, STYLES, Data, static
 from stretto.page.subject import Subject
+
+_OFFERED = 10  # runs
 
 
 def html(subject: Subject, *, progress: Callable[[str], None] = lambda _: None) -> str:
@@ -46,6 +49,7 @@ def html(subject: Subject, *, progress: Callable[[str], None] = lambda _: None) 
         policy=f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
         home=f'<strong class="home">{escapes.escape(called)}</strong>',
         early=[f"<style>{style}</style>", *(f"<script>{text}</script>" for text in early)],
+        body="",
         data=blocks,
         late=[f"<script>{text}</script>" for text in late],
     )
@@ -63,6 +67,39 @@ def shell(title: str, blocks: Data, *, scripts: Iterable[str] = LATE) -> str:
     home = f"<strong>{escapes.escape(title)}</strong>"
     if "run" in page:
         home = f'<a href="/">Runs</a> <span aria-hidden="true">/</span> {home}'
+    return _live(title, {**blocks, "page": page}, home=home, scripts=scripts)
+
+
+def missing(title: str, text: str, *, runs: Sequence[str]) -> str:
+    """Give what somebody is shown who asked for what there is not.
+
+    Args:
+        title: What is wrong, in a few words.
+        text: The same in full.
+        runs: What there is instead, by name.
+    """
+    named = [(urllib.parse.urlencode({"run": name}), escapes.escape(name)) for name in runs]
+    links = "".join(f'<li><a href="/run?{q}">{n}</a></li>' for q, n in named[:_OFFERED])
+    there = f'<p>The runs that wrote last:</p><ul class="offered">{links}</ul>' if links else ""
+    called = escapes.escape(title)
+    return _live(
+        title,
+        {"page": {"title": title, "live": True}},
+        home=f'<a href="/">Runs</a> <span aria-hidden="true">/</span> <strong>{called}</strong>',
+        body=f'<section class="section"><h1>{called}</h1><div class="card missing">'
+        f'<p>{escapes.escape(text)}</p>{there}<p><a class="button" href="/">All runs</a></p>'
+        "</div></section>",
+    )
+
+
+def as_json(value: Data) -> str:
+    """Give JSON as the page reads it: compact, and only numbers that JSON has."""
+    return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+
+
+def _live(
+    title: str, blocks: Data, *, home: str, scripts: Iterable[str] = (), body: str = ""
+) -> str:
     return _page(
         title,
         policy="",
@@ -71,14 +108,10 @@ def shell(title: str, blocks: Data, *, scripts: Iterable[str] = LATE) -> str:
             *(f'<link rel="stylesheet" href="/static/{name}">' for name in STYLES),
             *(f'<script src="/static/{name}"></script>' for name in EARLY),
         ],
-        data=[_block(name, block) for name, block in {**blocks, "page": page}.items()],
+        body=body,
+        data=[_block(name, block) for name, block in blocks.items()],
         late=[f'<script src="/static/{name}"></script>' for name in scripts],
     )
-
-
-def as_json(value: Data) -> str:
-    """Give JSON as the page reads it: compact, and only numbers that JSON has."""
-    return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
 
 
 def _page(title: str, **parts: str | Iterable[str]) -> str:

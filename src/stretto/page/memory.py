@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from stretto.cluster import Cluster
 from stretto.errors import InputError, Problem
 from stretto.page.packed import packed
-from stretto.page.step import number, players, read_step
+from stretto.page.step import number, players, read_step, taken
 from stretto.page.step_rows import Floats, Ints, bounds, stage_of
 from stretto.page.subject import Subject
 from stretto.program.instruction import Program, StageProgram
@@ -24,6 +24,8 @@ RANKS = 12
 """The most ranks of which a page is given curves."""
 POINTS = 1200
 """The most points of a curve; of more, the fullest of each stretch of time."""
+OLDER = 4, 300
+"""The same of the older steps of a file: ranks and points."""
 
 PROCESS = "process"
 """What a rank holds throughout besides the program's buffers: its interpreter and libraries."""
@@ -44,6 +46,36 @@ def data(subject: Subject) -> dict[str, Any] | None:
         except InputError:  # the run had another plan then
             recording = None
     return picture(subject, recording)
+
+
+def still(subject: Subject, say: Callable[[str], None]) -> dict[str, Any] | None:
+    """Give the same with the older steps that a file holds, in less detail."""
+    predicted = subject.predicted
+    if subject.program is None or predicted is None or not predicted.finished:
+        return None
+    say("reading the memory of recorded steps")
+    recordings = taken(subject)
+    found = picture(subject, recordings[-1] if recordings else None)
+    order = dict.fromkeys([found["fullest"], *(one["rank"] for one in found["curves"])])
+    ranks = [*order][: OLDER[0]]
+    return found | {"older": [_older(subject, one, ranks) for one in recordings[:-1]]}
+
+
+def _older(subject: Subject, recording: Recording, ranks: list[int]) -> dict[str, Any]:
+    """Give what differs from the newest step in an older one."""
+    assert subject.predicted is not None and subject.program is not None, "it was recorded"
+    size = subject.program.placement.mesh.size
+    return {
+        "step": recording.step,
+        "step_s": [subject.predicted.step_s, recording.timeline.step_s],
+        "measured": packed(measured_peaks(recording, size), dtype="float32"),
+        "process": packed(processes(subject, recording), dtype="float32"),
+        "curves": [
+            {"rank": rank, "measured": line}
+            for rank in sorted(ranks)
+            if (line := _measured(subject, recording, rank, points=OLDER[1])) is not None
+        ],
+    }
 
 
 def answer(subject: Subject, query: Mapping[str, str]) -> dict[str, Any]:
@@ -108,13 +140,22 @@ def curves(subject: Subject, recording: Recording | None, rank: int) -> dict[str
     found: dict[str, Any] = {"rank": rank}
     (player,) = players(predicted, [rank])
     found["predicted"] = _packed(subject.held(player), program, rank)
-    if recording is not None:
-        for player in players(recording.timeline, [rank]):
-            line = curve(recording.timeline, program, player)
-            held = recording.memory_bytes
-            whole = curve(recording.timeline, program, player, measured_bytes=held)
-            found["measured"] = _packed(whole, program, rank, ours=line)
+    if recording is not None and (seen := _measured(subject, recording, rank)) is not None:
+        found["measured"] = seen
     return found
+
+
+def _measured(
+    subject: Subject, recording: Recording, rank: int, *, points: int = POINTS
+) -> dict[str, Any] | None:
+    """Give what a rank held as JSON; None of one that was not recorded."""
+    program, line, held = subject.program, recording.timeline, recording.memory_bytes
+    assert program is not None, "a page without a program has no memory"
+    for player in players(line, [rank]):
+        whole = curve(line, program, player, measured_bytes=held)
+        ours = curve(line, program, player)
+        return _packed(whole, program, rank, ours=ours, points=points)
+    return None
 
 
 def _players(predicted: Timeline, size: int) -> Ints:
@@ -203,10 +244,15 @@ def _fullest(line: MemoryCurve) -> Ints:
 
 
 def _packed(
-    line: MemoryCurve, program: Program, rank: int, *, ours: MemoryCurve | None = None
+    line: MemoryCurve,
+    program: Program,
+    rank: int,
+    *,
+    ours: MemoryCurve | None = None,
+    points: int = POINTS,
 ) -> dict[str, Any]:
     """Give a curve as JSON; `ours` is what of a measured one the program's buffers hold."""
-    stage, at = program.of(rank), thinned(line, POINTS)
+    stage, at = program.of(rank), thinned(line, points)
     names: dict[str, int] = {}
     made = [
         names.setdefault(label(program, stage, stage.instructions[i]) if i >= 0 else "", len(names))
@@ -220,7 +266,7 @@ def _packed(
     )
     return {
         "seconds": packed(line.times_s[at], dtype="float32"),
-        "bytes": packed(held, dtype="float64"),
+        "bytes": packed(held, dtype="float64" if points == POINTS else "float32"),
         "made": packed(np.array(made), dtype="int32"),
         "names": list(names),
         "peak": int(np.searchsorted(at, _fullest(line)[0])),

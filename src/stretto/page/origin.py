@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from stretto.page.metrics import Table
+from stretto.page.quantities import seconds, share, size
 from stretto.page.subject import Subject
-from stretto.report.quantities import step
 
 
 def predicted_mfu(subject: Subject, recent: Table) -> float:
@@ -52,29 +52,21 @@ def origins(subject: Subject) -> Iterator[tuple[str, str]]:
     line, played = subject.predicted, played_bytes(subject)
     if line is None or played is None:
         return
-    expected, closed = step(subject.predicted_s), step(float(subject.estimate.time.total_s))
+    expected, closed = seconds(subject.predicted_s), seconds(float(subject.estimate.time.total_s))
     form = f"; in closed form {closed}" if closed != expected else ""
-    if share := lost(subject):
+    if chance := lost(subject):
         yield (
             "a step",
-            f"{expected} expected: {step(line.step_s)} played and {share:.1%} lost to the slowest "
-            f"of many ranks by chance{form}",
+            f"{expected} expected: {seconds(line.step_s)} played and {share(chance)} lost to the "
+            f"slowest of many ranks by chance{form}",
         )
     elif form:
         yield "a step", f"{expected} as it is played{form}"
     peak, rest = played
-    total = show(float(subject.estimate.memory.total_bytes))
-    form = f"; in closed form {total}" if total != show(sum(played)) else ""
+    total = size(float(subject.estimate.memory.total_bytes))
+    form = f"; in closed form {total}" if total != size(sum(played)) else ""
     yield (
         "memory",
-        f"{show(sum(played))} on the fullest rank: {show(peak)} that the played step holds, as "
-        f"under Memory, and {show(rest)} for libraries and gaps between buffers{form}",
+        f"{size(sum(played))} on the fullest rank: {size(peak)} that the played step holds, as "
+        f"under Memory, and {size(rest)} for libraries and gaps between buffers{form}",
     )
-
-
-def show(value: float) -> str:
-    """Give bytes in three digits, which is what a figure has room for: ``1.4 GiB``."""
-    for unit, size in (("TiB", 2.0**40), ("GiB", 2.0**30), ("MiB", 2.0**20), ("KiB", 2.0**10)):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value:.0f} B"

@@ -77,6 +77,7 @@ SECTIONS = (
         memory.answer,
         scripts=("memory_chart.js", "memory_peaks.js", "memory.js"),
         follows=("recordings",),
+        still=memory.still,
     ),
     Section(
         "curves",
@@ -97,7 +98,7 @@ SECTIONS = (
 )
 """The sections; their scripts say in which order they stand."""
 
-EARLY = ("core.js",)
+EARLY = ("numbers.js", "core.js")
 """Scripts before anything is drawn."""
 
 LATE = (

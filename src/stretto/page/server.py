@@ -19,7 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from stretto.errors import MachineError, Problem, StrettoError
-from stretto.page.html import as_json, shell
+from stretto.page.html import as_json, missing, shell
 from stretto.page.news import news
 from stretto.page.sections import EARLY, LATE, RUNS, SECTIONS, STYLES, static
 from stretto.page.shelf import Shelf
@@ -42,6 +42,7 @@ STREAMS = 32
 """The most pages that are told of news at once; others ask again."""
 
 _STATIC = {*STYLES, *EARLY, *LATE, *RUNS}
+_TITLES = {HTTPStatus.NOT_FOUND: "There is nothing here", HTTPStatus.FORBIDDEN: "Refused"}
 _PORT = re.compile(r":\d*$")
 _TYPES = {"css": "text/css", "js": "text/javascript"}
 
@@ -118,7 +119,7 @@ class _Handler(BaseHTTPRequestHandler):
         except StrettoError as error:
             self._error(HTTPStatus.BAD_REQUEST, "; ".join(map(str, error.problems)))
         except LookupError:
-            self._error(HTTPStatus.NOT_FOUND, "there is no such thing here")
+            self._error(HTTPStatus.NOT_FOUND, "There is no such page here.")
         except (ConnectionError, TimeoutError):
             self.close_connection = True
         except Exception:
@@ -157,7 +158,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send(shell("Runs", {"runs": runs}, scripts=RUNS), "text/html")
             case ["run"]:
                 name = query["run"]
-                shelf.runs()[name]
+                if name not in shelf.runs():
+                    raise _Refused(HTTPStatus.NOT_FOUND, f"There is no run called “{name}” here.")
                 self._send(shell(name, {"page": {"run": name}}), "text/html")
             case ["static", *rest] if "/".join(rest) in _STATIC:
                 name = "/".join(rest)
@@ -180,7 +182,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _error(self, status: HTTPStatus, text: str, **headers: str) -> None:
         self.close_connection = True  # a body may follow that nobody reads
-        self._send(json.dumps({"error": text}), "application/json", status=status, **headers)
+        body, kind = json.dumps({"error": text}), "application/json"
+        if self._for_people():
+            known = status is HTTPStatus.NOT_FOUND  # whoever is refused is not told of runs
+            runs = [*self.server.shelf.runs()] if known else []
+            body = missing(_TITLES.get(status, status.phrase), text, runs=runs)
+            kind = "text/html"
+        self._send(body, kind, status=status, **headers)
+
+    def _for_people(self) -> bool:
+        """Tell whether a person opens a page, rather than a program that asks for data."""
+        data = self.path.startswith(("/api/", "/static/"))
+        return not data and "text/html" in self.headers.get("Accept", "")
 
     def _send(
         self, text: str, kind: str, *, status: HTTPStatus = HTTPStatus.OK, **headers: str

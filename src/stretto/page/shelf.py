@@ -175,8 +175,9 @@ def _told(path: Path, decided: object) -> dict[str, Any]:
     mesh, batch = _part(plan, "mesh"), _part(plan, "batch")
     axes = [f"{k} {v}" for k, v in mesh.items() if type(v) is int and v > 1]
     words = [" × ".join(axes) or "one rank"] if mesh else []
-    if {"sequences", "seq"} <= batch.keys():
-        words.append(f"{batch['sequences']} sequences × {batch['seq']} tokens")
+    sequences, seq = batch.get("sequences"), batch.get("seq")
+    if type(sequences) is int and type(seq) is int:
+        words.append(f"{sequences:,} sequences × {seq:,} tokens")
     steps, model = _part(recipe, "recipe").get("steps"), _tree(path / "config.json", json.loads)
     return {
         "steps": steps if type(steps) is int else 0,

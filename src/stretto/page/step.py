@@ -40,10 +40,9 @@ def still(subject: Subject, say: Callable[[str], None]) -> dict[str, Any] | None
     """Give the same with some older steps and with causes, for a page that can ask for none."""
     if subject.program is None or subject.predicted is None:
         return None
-    steps = _steps(subject)
     say("reading recorded steps")
-    recordings = _read_some(subject, (*steps[-1:], *spread(steps[:-1], STEPS - 1)))
-    found = picture(subject, recordings, steps=steps)
+    recordings = taken(subject)
+    found = picture(subject, recordings, steps=_steps(subject))
     for recording, one in zip(recordings, found["recordings"], strict=True):
         say(f"comparing step {recording.step:,} with what was predicted")
         one |= _why(subject, recording, one["ranks"])
@@ -109,8 +108,8 @@ def picture(
     program, predicted = subject.program, subject.predicted
     assert program is not None and predicted is not None, "a page without a program has no step"
     mesh, leaves = program.placement.mesh, subject.book
-    taken = [recorded(subject, one, leaves) for one in recordings]
-    ranks = taken[-1]["ranks"] if taken else chosen(leaves, predicted)
+    found = [recorded(subject, one, leaves) for one in recordings]
+    ranks = found[-1]["ranks"] if found else chosen(leaves, predicted)
     return {
         "mesh": mesh.axes,
         "ranks": mesh.size,
@@ -126,7 +125,7 @@ def picture(
             players=players(predicted, ranks),
         ),
         "steps": steps,
-        "recordings": taken,
+        "recordings": found,
     }
 
 
@@ -209,6 +208,12 @@ def spread(steps: Sequence[int], count: int) -> list[int]:
     """Give `count` of some steps or all of fewer, evenly, the newest first."""
     at = np.unique(np.linspace(0, len(steps) - 1, min(count, len(steps))).astype(np.int64))
     return [steps[i] for i in at[::-1]]
+
+
+def taken(subject: Subject) -> list[Recording]:
+    """Give the recorded steps that a file holds: the newest and some older ones, in order."""
+    steps = _steps(subject)
+    return _read_some(subject, (*steps[-1:], *spread(steps[:-1], STEPS - 1)))
 
 
 def _steps(subject: Subject) -> tuple[int, ...]:

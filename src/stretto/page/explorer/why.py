@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from stretto.cost import Number
 from stretto.page.explorer.plans import BYTES, TIMES, Told
-from stretto.report.quantities import change, energy, money, step
+from stretto.page.quantities import change, energy, money, seconds, size
 from stretto.search import ERROR, PARTS, USES, Objective, line
-from stretto.units import show_bytes
 
 _SLIGHT = 0.1  # of the largest difference: too little to name
 _NAMED = 3  # parts
@@ -34,11 +33,11 @@ def wins(plan: Told, objective: Objective, *, among: int, rival: Told | None) ->
         kind = rival.tree["kind"]
         longer = rival.step_s - plan.step_s
         yield (
-            f"The fastest of another kind, {kind}{_fleet(rival, plan)}, takes {step(longer)} "
+            f"The fastest of another kind, {kind}{_fleet(rival, plan)}, takes {seconds(longer)} "
             f"longer ({change(rival.step_s / plan.step_s)}): {times(rival, plan)}."
         )
         if rival.step_s < plan.step_s * (1 + ERROR):
-            yield f"That is within the ±{ERROR:.0%} of the estimate: measure both."
+            yield f"That is within the ±{ERROR * 100:.0f} % of the estimate: measure both."
 
 
 def gives(
@@ -57,7 +56,7 @@ def gives(
     else:
         more = amount(faster, objective, minus=plan)
         yield (
-            f"The next faster saves {step(plan.step_s - faster.step_s)} "
+            f"The next faster saves {seconds(plan.step_s - faster.step_s)} "
             f"({change(faster.step_s / plan.step_s)}) for {more} more"
             f"{_because(faster, plan, objective)}, with {_words(faster, plan)}."
         )
@@ -65,10 +64,11 @@ def gives(
         yield f"No plan that is worth its time {_TAKES[objective]} less."
     else:
         less = amount(plan, objective, minus=smaller)
+        later, ratio = smaller.step_s - plan.step_s, smaller.step_s / plan.step_s
         yield (
             f"The next that {_TAKES[objective]} less saves {less} and takes "
-            f"{step(smaller.step_s - plan.step_s)} longer ({change(smaller.step_s / plan.step_s)}"
-            f"): {times(smaller, plan)}; with {_words(smaller, plan)}."
+            f"{seconds(later)} longer ({change(ratio)}): "
+            f"{times(smaller, plan)}; with {_words(smaller, plan)}."
         )
 
 
@@ -76,7 +76,7 @@ def longer(plan: Told, best: Told) -> str:
     """Say how much longer a plan takes than the best."""
     more = plan.step_s - best.step_s
     return (
-        f"It takes {step(max(0.0, more))} longer than the best "
+        f"It takes {seconds(max(0.0, more))} longer than the best "
         f"({change(plan.step_s / best.step_s)}): {times(plan, best)}."
     )
 
@@ -85,8 +85,8 @@ def equals(plan: Told, winner: Told, objective: Objective) -> str:
     """Say why the best plan is not on the front: another is as good, and better in what is left."""
     return (
         f"No plan {_BETTER[objective]}. Another is just as good at that and {_TAKES[objective]} "
-        f"less ({amount(winner, objective)}, {step(winner.step_s)}), with {_words(winner, plan)}; "
-        f"this one is called the best because it is simpler."
+        f"less ({amount(winner, objective)}, {seconds(winner.step_s)}), with "
+        f"{_words(winner, plan)}; this one is called the best because it is simpler."
     )
 
 
@@ -99,13 +99,13 @@ def gains(plan: Told, best: Told, *, limit_bytes: float) -> str:
         limit_bytes: The memory of a device.
     """
     if plan.memory_bytes > limit_bytes:
-        need, limit = show_bytes(plan.memory_bytes), show_bytes(limit_bytes)
+        need, limit = size(plan.memory_bytes), size(limit_bytes)
         return f"It needs {need}, but a device has {limit}: the best plan is the fastest that fits."
     saved = plan.step_s - best.step_s
     if saved <= 0:
         return "No plan that was tried is faster."
     return (
-        f"The best plan saves {step(saved)} of {step(plan.step_s)}, which is "
+        f"The best plan saves {seconds(saved)} of {seconds(plan.step_s)}, which is "
         f"{change(plan.step_s / best.step_s)} tokens/s: {times(best, plan)}; with "
         f"{_words(best, plan)}."
     )
@@ -113,14 +113,14 @@ def gains(plan: Told, best: Told, *, limit_bytes: float) -> str:
 
 def times(plan: Told, than: Told) -> str:
     """Give the parts of a step of which a plan has most more than another, or less."""
-    return _differences(plan.time - than.time, [PARTS[n] for n in TIMES], step)
+    return _differences(plan.time - than.time, [PARTS[n] for n in TIMES], seconds)
 
 
 def amount(plan: Told, objective: Objective, *, minus: Told | None = None) -> str:
     """Give what else is to be small, or by how much it differs from another plan's."""
     match objective:
         case "time" | "memory-headroom":
-            return show_bytes(plan.memory_bytes - (minus.memory_bytes if minus else 0.0))
+            return size(plan.memory_bytes - (minus.memory_bytes if minus else 0.0))
         case "cost":
             return money(plan.rates["money"] - (minus.rates["money"] if minus else 0.0))
         case "energy":
@@ -149,7 +149,7 @@ def _because(plan: Told, than: Told, objective: Objective) -> str:
             return ""
         case "time" | "memory-headroom":
             difference, names = plan.memory - than.memory, [USES[name] for name in BYTES]
-            return f" ({_differences(difference, names, show_bytes)})"
+            return f" ({_differences(difference, names, size)})"
 
 
 def _differences(values: Number, names: Sequence[str], show: Callable[[float], str]) -> str:

@@ -9,7 +9,7 @@
   const POWERS = Array.from({ length: 60 }, (_, i) => 2 ** i);  // round in binary units
   const MARKS = page.marks = { start: "accent", restart: "accent", checkpoint: "faint", skipped: "bad", incident: "warn" };
 
-  // chart(host, {label, height, x(value) → text, at(value) → text, y(value) → text, binary, sync,
+  // chart(host, {label, height, x(value) → text, at(value) → text, y(value) → text, tick(value) → text, binary, sync,
   // zoomed(min, max) or zoomed() for all})
   // gives {set(content), size(), destroy()}; content is
   //   {series: [{label, color, x: […], y: […], low?, high?, raw?, dash?, points?}, …],
@@ -17,7 +17,7 @@
   //    range: [min, max] | null}
   // with null where there is no value. Levels are drawn dashed, each where it holds; with `steady` the y axis leaves out
   // rare values far above the rest. `low` and `high` fill a band; `raw` is drawn pale.
-  page.chart = (host, { label, height = 220, x, at = x, y, binary = false, sync, zoomed }) => {
+  page.chart = (host, { label, height = 220, x, at = x, y, tick = y, binary = false, sync, zoomed }) => {
     const box = el("div", {
       class: "chart", css: { "min-height": `${height}px` }, tabindex: 0, role: "img", "aria-label": label,
       "aria-roledescription": "line chart",
@@ -85,7 +85,7 @@
           { ...axis, size: 30, values: (u, at) => at.map(x), space: 70 },
           {
             ...axis, ...(binary ? { incrs: POWERS } : {}), size: 58,
-            values: (u, at) => at.map((v) => (v === null ? "" : y(v))),
+            values: (u, at) => at.map((v) => (v === null ? "" : tick(v))),
           },
         ],
         series: [{}, ...flat.map(({ y: _, of, edge, fillWith, ...s }) => ({ ...s, show: true }))],
@@ -221,7 +221,7 @@
         if (value === null || value === undefined) return [];
         const wide = p.of.low && u.data[i] ? ` (${y(u.data[i][k])} … ${y(u.data[i - 1][k])})` : "";
         const then = k === u.cursor.idx ? "" : ` (${at(u.data[0][k])})`;
-        return [{ color: p.of.color, text: p.of.label, value: y(value) + (p.of.raw ? "" : wide) + then }];
+        return [{ color: p.of.color, shape: p.of.dash ? "dashed" : "line", text: p.of.label, value: y(value) + (p.of.raw ? "" : wide) + then }];
       });
       const told = content.levels.filter(({ from, to }) => from < here && here <= to);
       return [...found, ...told.map(({ color, label, value }) => ({ color, shape: "dashed", text: label, value: y(value) }))];
@@ -240,7 +240,7 @@
       const bounds = u.over.getBoundingClientRect();
       page.tooltip.show(bounds.left + left, bounds.top + top,
         el("strong", {}, at(u.data[0][idx])),
-        page.legend(said.map((r) => ({ shape: "line", ...r }))),
+        page.legend(said),
         near.map((m) => el("div", { class: "muted" }, m.text)));
     }
 

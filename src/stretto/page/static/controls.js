@@ -67,11 +67,12 @@
       }));
     },
 
-    // Numbers for everybody: table({caption, head: ["a", …], rows: [["x", 1], …], numeric: [1]}).
-    table({ caption, head, rows, numeric = [] }) {
-      const of = (i) => (numeric.includes(i) ? { class: "num" } : {});
-      return el("div", { class: "table-wrap", tabindex: 0, role: "region", "aria-label": caption },
-        el("table", {}, el("caption", {}, caption),
+    // Numbers for everybody: table({caption, head: ["a", …], rows: [["x", 1], …], numeric: [1]});
+    // of kind "stacked" each row is a block of its own where the screen is narrow.
+    table({ caption, head, rows, numeric = [], kind = "" }) {
+      const of = (i) => ({ class: numeric.includes(i) ? "num" : null, dataset: kind ? { label: head[i] } : {} });
+      return el("div", { class: `table-wrap ${kind}`, tabindex: 0, role: "region", "aria-label": caption },
+        el("table", {}, el("caption", {}, el("span", {}, caption)),
           el("thead", {}, el("tr", {}, head.map((text, i) => el("th", { scope: "col", ...of(i) }, text)))),
           el("tbody", {}, rows.map((row) => el("tr", {}, row.map((cell, i) => el("td", of(i), cell)))))));
     },

@@ -1,4 +1,4 @@
-// The page itself: sections, theme, navigation, data, keyboard, numbers for people.
+// The page itself: sections, theme, navigation, data, keyboard; numbers for people: see numbers.js.
 //
 // A section's script calls
 //   Stretto.section({id, title, order, render(root, data, page)})
@@ -9,7 +9,7 @@
 
 const Stretto = (() => {
   const sections = [];
-  const listeners = { resize: [], theme: [], update: [] };
+  const listeners = { resize: [], theme: [], update: [], step: [] };
   const root = document.documentElement;
   const store = {  // a file may be opened where storage is refused
     get(key) { try { return localStorage.getItem(key); } catch { return null; } },
@@ -44,7 +44,7 @@ const Stretto = (() => {
 
   function tell(event, detail) { for (const call of listeners[event]) call(detail); }
 
-  // ── elements and numbers ───────────────────────────────────────────────────────────────────
+  // ── elements ───────────────────────────────────────────────────────────────────────────────
 
   // el("button", {class: "x", onclick: f, ariaLabel: "y", dataset: {z: 1}}, "text", child, …)
   function el(tag, attributes = {}, ...children) {
@@ -62,34 +62,6 @@ const Stretto = (() => {
     made.append(...children.flat().filter((c) => c !== null && c !== undefined && c !== false));
     return made;
   }
-
-  const english = new Intl.NumberFormat("en", { maximumFractionDigits: 20 });
-  const trim = (value, digits) => english.format(Number(value.toPrecision(digits))).replace("-", "−");
-  const scaled = (value, steps, unit, digits) => {
-    const [name, size] = steps.find(([, s]) => Math.abs(value) >= s) ?? steps.at(-1);
-    return `${trim(value / size, digits)}\u00a0${name}${unit}`.trimEnd();  // on one line
-  };
-  const known = (show) => (value, ...rest) =>
-    value === null || value === undefined || !Number.isFinite(value) ? "–" : show(value, ...rest);
-  const TIMES = [["s", 1], ["ms", 1e-3], ["µs", 1e-6], ["ns", 1e-9]];
-  const BINARY = [["Ti", 2 ** 40], ["Gi", 2 ** 30], ["Mi", 2 ** 20], ["Ki", 2 ** 10], ["", 1]];
-  const DECIMAL = [["T", 1e12], ["G", 1e9], ["M", 1e6], ["k", 1e3], ["", 1]];
-  const format = {
-    number: known((v, digits = 4) => trim(v, digits)),
-    seconds: known((v, digits = 3) => {
-      const [whole, rest] = Math.abs(v) >= 3599.5 ? [v / 60, "min"] : [v, "s"];
-      if (Math.abs(v) >= 59.95) {
-        const parts = [Math.floor(Math.round(whole) / 60), Math.round(whole) % 60];
-        return `${parts[0]} ${rest === "min" ? "h" : "min"} ${String(parts[1]).padStart(2, "0")} ${rest}`;
-      }
-      return Math.abs(v) < 5e-10 ? "0\u00a0s" : scaled(v, TIMES, "", digits);
-    }),
-    bytes: known((v, digits = 3) => scaled(v, BINARY, "B", digits)),
-    count: known((v, digits = 3) => scaled(v, DECIMAL, "", digits)),
-    integer: known((v) => english.format(Math.round(v))),
-    percent: known((v, digits = 3) => `${trim(v * 100, digits)}\u00a0%`),
-    change: known((v) => `${v >= 0 ? "+" : "−"}${trim(Math.abs(v) * 100, Math.abs(v) < 0.0995 ? 2 : 3)}\u00a0%`),
-  };
 
   // What stretto.page.packed made: a typed array, with its shape as `.shape`.
   const ARRAYS = {
@@ -134,7 +106,7 @@ const Stretto = (() => {
     live: false,          // whether a server answers
     run: null,            // which run, where it does
     about: {},            // what Python said of the page as a whole
-    el, format, unpack, store,
+    el, format: Numbers, unpack, store,
     // Ask the server for more of a section: api("step", {rank: 3}) → Promise of page/step.py's
     // answer(subject, {"rank": "3"}). Rejects with an Error whose message is for people.
     async api(path, params = {}) {
@@ -152,6 +124,10 @@ const Stretto = (() => {
     onResize(call) { listeners.resize.push(call); },   // after the width of the page has changed
     onTheme(call) { listeners.theme.push(call); },     // after the colours have changed: draw again
     onUpdate(call) { listeners.update.push(call); },   // live: ({kind: "metrics" | "recordings", …})
+    // Which recorded step is looked at, over all sections: chooseStep(60), onStep((step) => …).
+    step: null,
+    chooseStep(step) { page.step = step; tell("step", step); },
+    onStep(call) { listeners.step.push(call); if (page.step !== null) call(page.step); },
     // Draw first what is near enough to be seen: nearby(element, draw) gives a function that draws
     // now, or when the element comes near, or when there is nothing else to do.
     nearby,

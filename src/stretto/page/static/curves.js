@@ -8,16 +8,17 @@
 
   // What a curve may be drawn over: its name, its ticks, and a place on it.
   const AXES = {
-    step: ["Step", (v) => format.count(v, 4), (v) => `step ${format.integer(v)}`],
-    tokens: ["Tokens", (v) => format.count(v, 3), (v) => `${format.count(v, 4)} tokens`],
-    elapsed_s: ["Time", (v) => format.seconds(v, 3), (v) => `after ${format.seconds(v, 4)}`],
+    step: ["Step", (v) => format.tick.count(v), (v) => `step ${format.integer(v)}`],
+    tokens: ["Tokens", (v) => format.tick.count(v), (v) => `${format.count(v)} tokens`],
+    elapsed_s: ["Time", (v) => format.tick.span(v), (v) => `after ${format.span(v)}`],
   };
   const STEADY = new Set(["step_s", "tokens_per_s", "norm", "lost"]);  // rare steps far off are left out
-  const LINES = { restart: "restarts", skipped: "steps that did not count", incident: "incidents" };  // marks that are told of
+  const LINES = { checkpoint: "checkpoints", restart: "restarts", skipped: "steps that did not count", incident: "incidents" };  // marks that are told of
   const HALVES = [0, ...Array.from({ length: 17 }, (_, i) => 2 ** i)];
   const TABLE = 25;       // rows of the curves as a table
   const PAUSE_MS = 500;   // between two looks at a run that goes on
-  const show = (unit) => (value) => format[unit](value, unit === "number" ? 4 : 3);
+  const show = (unit) => (value) => format[unit](value);
+  const tick = (unit) => (value) => format.tick[unit](value);
 
   const moment = (when) => when.replace("T", " ").replace(/(\.\d+)?(\+00:00|Z)$/, " UTC") || "–";
 
@@ -96,7 +97,7 @@
         el("div", { class: "card-head" }, el("h3", {}, chart.title), legend, chart.id !== "lost" && log), host));
       const drawn = page.chart(host, {
         label: `${chart.title}. Arrow keys move along the curve, plus and minus zoom, 0 shows all.`,
-        height: wide ? 300 : 200, binary: chart.unit === "bytes", sync: "curves", y: show(chart.unit),
+        height: wide ? 300 : 200, binary: chart.unit === "bytes", sync: "curves", y: show(chart.unit), tick: tick(chart.unit),
         x: (v) => AXES[this.runs.axis][1](v), at: (v) => AXES[this.runs.axis][2](v),
         zoomed: (...bounds) => this.zoom(bounds.length ? bounds : null),
       });
@@ -143,7 +144,7 @@
       }));
       const kinds = this.runs.marks().map(({ kind }) => kind);
       const marks = Object.entries(LINES).filter(([kind]) => kinds.includes(kind)).map(([kind, text]) => ({
-        color: now.size > 1 ? "muted" : page.marks[kind], shape: "dashed", text,
+        color: now.size > 1 ? "muted" : page.marks[kind], shape: kind === "checkpoint" ? "dot small" : "dashed", text,
       }));
       const shown = [...(now.size > 1 ? entries : []), ...marks];
       this.legend.replaceChildren(...(shown.length ? [page.legend(shown)] : []));
@@ -151,7 +152,7 @@
 
     drawNote() {
       const runs = [...this.runs.now.values()], size = Math.max(1, ...runs.map((run) => run.size));
-      const reading = runs.filter((run) => run.read < 1).map((run) => `Reading ${run.name}: ${format.percent(run.read, 2)}.`);
+      const reading = runs.filter((run) => run.read < 1).map((run) => `Reading ${run.name}: ${format.percent(run.read)}.`);
       const thinned = size > 1 ? [`Each point holds ${format.integer(size)} steps: the line is their mean, ` +
         `the band reaches from the lowest to the highest.${page.live ? " Zoom in for more." : ""}`] : [];
       const text = [...thinned, ...reading].join(" ");
@@ -183,7 +184,7 @@
         : show(value) + (step === last ? "" : ` (step ${format.integer(step)})`));
       return el("div", { class: "card run-figures" }, page.table({
         caption: "The runs side by side: what they reached, and the median of the steps since their last start",
-        head: ["Run", "Steps", "Loss", "Held-out loss", "Step time", "Tokens a second"], numeric: [1, 2, 3, 4, 5],
+        head: ["Run", "Steps", "Loss", "Held-out loss", "Step time", "Tokens a second"], numeric: [1, 2, 3, 4, 5], kind: "stacked",
         rows: [...this.runs.now.values()].map(({ name, summary: it }) => [
           name, format.integer(it.step), at(format.number, it.loss, it.loss_step, it.step),
           at(format.number, it.valid_loss, it.valid_loss_step, it.step), format.seconds(it.step_s), format.count(it.tokens_per_s)]),

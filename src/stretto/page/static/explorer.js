@@ -7,7 +7,7 @@
 (() => {
   const { page } = Stretto;
   const { el, format } = page;
-  const { Plot, panel, control, against, seconds } = Stretto.explorer;
+  const { Plot, panel, control, against } = Stretto.explorer;
   const PAUSE_MS = 90;                 // after a slider has moved, before the server is asked
   const NETWORK = [1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8];
   const OBJECTIVES = {
@@ -16,7 +16,7 @@
   };
   const LINKS = { between: "links between nodes", within: "links within nodes", all: "all links" };
   const SMALL = { cost: "money", energy: "energy" };  // what else is to be small; memory otherwise
-  const times = (v) => `${format.number(v, 3)} ×`;
+  const times = (v) => `${format.tick.number(v, 3)} ×`;
 
   // ── where answers come from ─────────────────────────────────────────────────────────────────
 
@@ -145,7 +145,7 @@
       page.tooltip.hide();
       const usual_s = this.answer?.search_s ?? 0;
       this.progress.classList.add("on");
-      this.status.textContent = usual_s > 0.4 ? `searching, the last took ${format.seconds(usual_s, 2)}` : "searching";
+      this.status.textContent = usual_s > 0.4 ? `searching, the last took ${format.seconds(usual_s)}` : "searching";
     }
 
     async ask() {
@@ -220,9 +220,9 @@
       const { answer, first } = this, best = answer.plans[answer.best];
       const rate = (a) => a.tokens / a.plans[a.best].step_s;
       const ratio = rate(answer) / rate(first) - 1;
-      this.status.textContent = `${format.integer(answer.tried)} plans tried in ${format.seconds(answer.search_s, 2)}`;
+      this.status.textContent = `${format.integer(answer.tried)} plans tried in ${format.seconds(answer.search_s)}`;
       this.verdict.replaceChildren(
-        el("b", {}, `${seconds(best.step_s)} a step`),
+        el("b", {}, `${format.seconds(best.step_s)} a step`),
         `, ${format.count(rate(answer))} tokens/s on ${format.integer(best.devices)} ${best.devices === 1 ? "device" : "devices"}`,
         answer !== first && Math.abs(ratio) > 5e-4 ? `: ${format.change(ratio)} against where this began` : "",
         answer.host ? ". Nothing fits without the host's memory" : "",
@@ -236,7 +236,7 @@
       this.plot.select(point);
       this.tell();
       const [step_s, value] = this.plot.value(point);
-      page.announce(`${this.title(point)}: ${seconds(step_s)}, ${this.plot.axis.show(value)}`);
+      page.announce(`${this.title(point)}: ${format.seconds(step_s)}, ${this.plot.axis.show(value)}`);
       if (this.cloud(point) !== undefined && !this.file) this.detail(point);
     }
 
@@ -345,7 +345,7 @@
           caption: "Plans of the front, the fastest first",
           head: ["step", axis.name, "MFU", "devices", "plan"], numeric: [0, 1, 2, 3],
           rows: answer.front.map((i) => answer.plans[i]).map((p) => [
-            seconds(p.step_s), axis.show(p[axis.key]), format.percent(p.mfu), format.integer(p.devices), p.words]),
+            format.seconds(p.step_s), axis.show(p[axis.key]), format.percent(p.mfu), format.integer(p.devices), p.words]),
         });
       });
       this.tableOf.addEventListener("toggle", () => { if (!this.tableOf.open) this.tableOf.children[1]?.remove(); });

@@ -12,7 +12,7 @@
   function control({ label, values, value, limits, note, set, snap = false, whole = true }) {
     let steps = values, instead = "";
     const [least, most] = snap ? [Math.min(...values), Math.max(...values)] : limits;
-    const shown = (v) => (Number.isInteger(v) ? format.integer(v) : format.number(v, 6)), id = `explorer-${label.replaceAll(" ", "-")}`;
+    const shown = (v) => (Number.isInteger(v) ? format.integer(v) : format.tick.number(v, 6)), id = `explorer-${label.replaceAll(" ", "-")}`;
     const words = snap ? `in this file: ${values.map(shown).join(", ")}` : `${shown(least)} to ${shown(most)}`;
     const output = el("output", { for: id }), said = el("small", { class: "explorer-instead", role: "status" });
     const range = el("input", { type: "range", id, min: 0, step: 1, oninput: () => choose(steps[range.value]) });

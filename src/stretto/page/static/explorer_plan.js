@@ -82,7 +82,7 @@
     .replace(/^(pipeline|memory|communication|numerics)\./, "");
 
   function sentences(title, texts) {
-    return texts.length ? [el("h4", {}, title), el("ul", { class: "explorer-why" }, texts.map((t) => el("li", {}, t)))] : [];
+    return texts.length ? [el("h4", {}, title), el("ul", { class: "explorer-why" }, texts.map((t) => el("li", {}, format.tie(t))))] : [];
   }
 
   const SLIGHT = 0.1;   // of the largest difference: too little to name
@@ -97,7 +97,7 @@
   // How long a plan takes and how much of what else is to be small, against another.
   function against(plan, other, { key, name, show }) {
     const [longer, more] = [plan.step_s - other.step_s, plan[key] - other[key]];
-    const pace = longer ? `is ${explorer.seconds(Math.abs(longer))} ${longer > 0 ? "slower" : "faster"}` : "is as fast";
+    const pace = longer ? `is ${format.seconds(Math.abs(longer))} ${longer > 0 ? "slower" : "faster"}` : "is as fast";
     return `${pace} and takes ${by(more, show, ["more", "less"])} ${name}`;
   }
 
@@ -113,7 +113,7 @@
   }
 
   function parts(plan, other, names, begin = "Of") {
-    const said = [`${begin} the step this one has ${differences(plan.time, other.time, names.time, explorer.seconds)}.`];
+    const said = [`${begin} the step this one has ${differences(plan.time, other.time, names.time, format.seconds)}.`];
     if (plan.memory) said.push(`Of the memory it has ${differences(plan.memory, other.memory, names.memory, format.bytes)}.`);
     return said;
   }
@@ -131,7 +131,7 @@
     const which = `Plan ${front.indexOf(beside) + 1} of ${front.length} on the front (${other.words})`;
     const text = beats === undefined
       ? `No plan of the front beats it in both; beside it lies ${which.replace(/^P/, "p")}: this one ${against(plan, other, axis)}${slight}.`
-      : `${which} beats it: ${explorer.seconds(other.step_s)} a step, which is ${explorer.seconds(longer)} less (${format.change(other.step_s / plan.step_s - 1)}), with ${by(more, show, ["less", "more"])} ${name}.`;
+      : `${which} beats it: ${format.seconds(other.step_s)} a step, which is ${format.seconds(longer)} less (${format.change(other.step_s / plan.step_s - 1)}), with ${by(more, show, ["less", "more"])} ${name}.`;
     return { wins: [text, ...parts(plan, other, names)], beside };
   }
 
@@ -142,17 +142,17 @@
     const other = plan.beside !== undefined ? answer.plans[plan.beside] : plan.words === best.words ? null : best;
     const thin = other === best ? "the best plan" : `plan ${answer.front.indexOf(plan.beside) + 1} of the front`;
     const stats = el("dl", { class: "stats" },
-      page.stat({ label: "a step", value: explorer.seconds(plan.step_s), note: plan.mfu ? `${format.percent(plan.mfu)} MFU${plan.hfu ? `, ${format.percent(plan.hfu)} HFU` : ""}` : "" }),
-      page.stat({ label: "tokens/s a device", value: format.integer(plan.tokens_per_s_per_device), note: `${format.count(plan.tokens_per_s_per_device * plan.devices)} on ${format.integer(plan.devices)}` }),
+      page.stat({ label: "a step", value: format.seconds(plan.step_s), note: plan.mfu ? `${format.percent(plan.mfu)} MFU${plan.hfu > plan.mfu * 1.001 ? `, ${format.percent(plan.hfu)} HFU` : ""}` : "" }),
+      page.stat({ label: "tokens/s a device", value: format.count(plan.tokens_per_s_per_device), note: `${format.count(plan.tokens_per_s_per_device * plan.devices)} on ${format.integer(plan.devices)}` }),
       plan.memory_bytes ? page.stat({ label: "memory", value: format.bytes(plan.memory_bytes), note: `of ${format.bytes(limit)}`, tone: full ? "bad" : undefined }) : null,
-      plan.energy_j ? page.stat({ label: "energy a step", value: explorer.hours(plan.energy_j), note: plan.money ? `${format.number(plan.money / answer.tokens * 1e6, 3)} USD a M tokens` : "" }) : null);
+      plan.energy_j ? page.stat({ label: "energy a step", value: format.energy(plan.energy_j), note: plan.money ? `${format.money(plan.money / answer.tokens * 1e6)} a M tokens` : "" }) : null);
     return [
       el("div", { class: "card-head" }, el("h3", {}, title), plan.kind ? el("small", {}, plan.kind) : null),
       el("p", { class: "explorer-words mono" }, plan.words),
       stats,
       ...sentences(plan.gives?.length ? "Why it wins" : "How it compares", plan.wins ?? []),
       ...sentences("What it gives up", plan.gives ?? []),
-      plan.time ? bar({ label: "Where a step goes", values: plan.time, names: names.time, colors: TIME, whole: plan.step_s, show: explorer.seconds, best: other?.time, other: thin }) : null,
+      plan.time ? bar({ label: "Where a step goes", values: plan.time, names: names.time, colors: TIME, whole: plan.step_s, show: format.seconds, best: other?.time, other: thin }) : null,
       plan.memory ? bar({ label: `What fills the fullest rank, ${names.moments[plan.moment]}`, values: plan.memory, names: names.memory, colors: MEMORY, whole: limit, show: format.bytes, rest: "free", best: other?.memory, other: thin }) : null,
       runs(plan),
       plan.command ? command(plan.command, answer.cluster_toml ? "with the cluster file below as cluster.toml" : "") : null,

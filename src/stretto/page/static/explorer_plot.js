@@ -17,16 +17,12 @@ Stretto.explorer = {};
   const LETTER = 7.2;                  // pixels of a letter of a label, about
 
   // What time is drawn against, by what is best.
+  const shown = (unit) => ({ show: format[unit], tick: format.tick[unit] });
   const AGAINST = {
-    memory: { key: "memory_bytes", name: "memory of the fullest rank", show: format.bytes, binary: true },
-    cost: { key: "money", name: "money for a step", show: (v, digits = 3) => `${format.number(v, digits)} USD` },
-    energy: { key: "energy_j", name: "energy of a step", show: hours },
+    memory: { key: "memory_bytes", name: "memory of the fullest rank", binary: true, ...shown("bytes") },
+    cost: { key: "money", name: "money for a step", ...shown("money") },
+    energy: { key: "energy_j", name: "energy of a step", ...shown("energy") },
   };
-  function hours(joules, digits = 3) {
-    if (joules < 3600) return `${format.number(joules, digits)} J`;
-    const text = format.count(joules / 3600, digits);
-    return /[A-Za-z]$/.test(text) ? `${text}Wh` : `${text} Wh`;
-  }
   const against = (objective) => AGAINST[objective] ?? AGAINST.memory;
 
   // A scale between numbers and pixels, and where to put its ticks.
@@ -58,9 +54,6 @@ Stretto.explorer = {};
     }
     return [];
   }
-
-  // Seconds as Python's report tells steps: never in minutes.
-  const seconds = (v) => (v < 1 ? format.seconds(v) : `${format.number(v, v < 1000 ? 3 : 4)} s`);
 
   class Plot {
     // chosen(point): a point was selected: {plan: i} or {cloud: i}.
@@ -118,7 +111,7 @@ Stretto.explorer = {};
       const low = least(steps), high = most(steps);
       const log = high > 2.5 * low, room = log ? (high / low) ** 0.03 : 1 + 0.03 * (high - low) / high;
       const across = [PAD.left, this.width - PAD.right], up = [this.height - PAD.bottom, PAD.top];
-      this.x = scale([low / room, high * room], across, { log, count: this.width / 110 });
+      this.x = scale([low / room, high * room], across, { log, count: Math.max(4, this.width / 110) });
       const [bottom, top] = this.reach(values);
       const steep = !this.axis.binary && top > 4 * bottom && bottom > 0;
       this.y = scale([bottom, top], up, { log: steep, binary: this.axis.binary, count: this.height / 70 });
@@ -157,9 +150,9 @@ Stretto.explorer = {};
         (kept, v) => (kept.length && x.at(v) - x.at(kept.at(-1)) < 54 ? kept : [...kept, v]), []);
       return el("svg:g", { class: "axes", "aria-hidden": "true" },
         y.ticks.map((v) => [line(PAD.left, y.at(v), right, y.at(v)),
-          text(this.axis.show(v, this.digits), { x: PAD.left - 8, y: y.at(v) + 4, "text-anchor": "end" })]).flat(),
+          text(this.axis.tick(v, this.digits), { x: PAD.left - 8, y: y.at(v) + 4, "text-anchor": "end" })]).flat(),
         across.map((v) => [line(x.at(v), floor, x.at(v), floor + 4),
-          text(seconds(v), { x: x.at(v), y: floor + 18, "text-anchor": "middle" })]).flat(),
+          text(format.tick.seconds(v), { x: x.at(v), y: floor + 18, "text-anchor": "middle" })]).flat(),
         text(`a step takes${x.log ? " (log scale)" : ""} →`, { class: "name", x: right, y: height - 8, "text-anchor": "end" }),
         text(`↑ ${this.axis.name}`, { class: "name", x: 6, y: 14, "text-anchor": "start" }));
     }
@@ -278,7 +271,7 @@ Stretto.explorer = {};
       const [x, value] = this.value(point), plan = this.answer.plans[point.plan];
       const kind = plan ? plan.kind : this.answer.cloud.kinds[this.answer.cloud.kind[point.cloud]];
       page.tooltip.show(event.clientX, event.clientY,
-        el("strong", {}, `${seconds(x)}, ${this.axis.show(value)}`),
+        el("strong", {}, `${format.seconds(x)}, ${this.axis.show(value)}`),
         kind ? el("div", {}, kind) : null,
         el("div", { class: "mono" }, plan ? plan.words : this.wordsOf?.(point.cloud) ?? ""));
     }
@@ -319,5 +312,5 @@ Stretto.explorer = {};
   const least = (values) => values.reduce((a, b) => Math.min(a, b), Infinity);
   const most = (values) => values.reduce((a, b) => Math.max(a, b), -Infinity);
 
-  Object.assign(Stretto.explorer, { Plot, against, hours, seconds });
+  Object.assign(Stretto.explorer, { Plot, against });
 })();

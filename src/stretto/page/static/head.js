@@ -6,7 +6,7 @@ Stretto.section({
   title: "",
   order: 0,
   render(root, data, page) {
-    const { el } = page;
+    const { el, format } = page;
     const body = el("div", {});
     root.append(body);
     const TONES = { starting: "", running: "good", finished: "good", stopped: "warn" };
@@ -20,10 +20,10 @@ Stretto.section({
       body.replaceChildren(
         el("div", { class: "head-title" }, el("h1", {}, it.title),
           it.badge ? el("span", { class: `badge ${it.badge === it.state ? TONES[it.state] : "warn"}` }, it.badge) : null),
-        el("p", { class: "verdict" }, it.verdict),
-        el("dl", { class: "stats" }, it.figures.map((figure) => page.stat(figure))),
-        ...it.notes.map(({ tone, text }) => el("p", { class: `note ${tone}` }, text)),
-        el("dl", { class: "facts" }, it.facts.flatMap(([name, text]) => [el("dt", {}, name), el("dd", {}, text)])),
+        el("p", { class: "verdict" }, format.tie(it.verdict)),
+        el("dl", { class: "stats" }, it.figures.map((figure) => page.stat({ ...figure, note: format.tie(figure.note) }))),
+        ...it.notes.map(({ tone, text }) => el("p", { class: `note ${tone}` }, format.tie(text))),
+        el("dl", { class: "facts" }, it.facts.flatMap(([name, text]) => [el("dt", {}, name), el("dd", {}, format.tie(text))])),
       );
     }
 

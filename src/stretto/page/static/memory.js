@@ -8,8 +8,9 @@ Stretto.section({
   order: 3,
   render(root, data, page) {
     const { el, format } = page, { Memory, Chart, Peaks, WORDS, TITLES, color } = Stretto.memory;
-    const ROWS = 256;
+    const ROWS = 256, KEPT = 12;
     const memory = new Memory(data);
+    const kept = new Map([data, ...(data.older ?? [])].map((one) => [one.step, one]));   // by step
     const title = el("h3", {}), note = el("small", {}), said = el("p", { class: "memory-said" });
     const legend = el("div", { class: "step-legend" }), throughout = el("div", { class: "memory-throughout" }), pair = el("div", { class: "memory-pair" });
     const peaks = new Peaks(memory, { choose });
@@ -42,13 +43,13 @@ Stretto.section({
       }
       if (memory.lacks) more.push(`This file has what ranks ${[...memory.seen.keys()].join(", ")} held, and not this one.`);
       const limit = memory.capacity[rank], full = Math.max(...curves.map(([, curve]) => most(curve)));
-      if (limit) more.push(`The device has ${format.bytes(limit)}: the fullest moment takes ${format.percent(full / limit, 2)} of it.`);
+      if (limit) more.push(`The device has ${format.bytes(limit)}: the fullest moment takes ${format.percent(full / limit)} of it.`);
       return `${found.join("; ")}. ${more.join(" ")}`.replace(/^./, (first) => first.toUpperCase());
     }
 
     function show() {
       title.textContent = `Rank ${memory.rank} over the step`;
-      note.textContent = memory.step === null ? "" : `step ${format.integer(memory.step)}`;
+      note.textContent = memory.step === null ? "" : `step ${format.integer(memory.step)}, as chosen above`;
       said.textContent = words();
       const sides = memory.curves.map(([side]) => side).join(" | ");
       offer();
@@ -87,18 +88,24 @@ Stretto.section({
     function arrange() {
       const moved = () => { for (const chart of charts) chart.canvas?.draw(); };
       charts = peaks.sides.map((side) => new Chart(memory, side, { moved }));
+      sides.hidden = peaks.sides.length < 2;
+      sides.replaceChildren(page.legend(peaks.sides.map((side) => ({ color: side, text: side }))));
       pair.replaceChildren(...charts.map((chart) => chart.element));
     }
 
-    page.onUpdate(async (news) => {
-      if (news.kind !== "recordings") return;
+    // The step that is chosen above is the one that is shown here.
+    async function turn(step) {
+      if (step === memory.step) return;
       try {
+        if (!kept.has(step)) kept.set(step, await page.api("memory", { step }));
+        if (page.step !== step) return;   // another was chosen meanwhile
+        if (kept.size > KEPT) kept.delete(kept.keys().next().value);
         const before = peaks.sides.length;
-        memory.take(await page.api("memory"));
+        memory.take({ ...data, ...kept.get(step) });
         if (peaks.sides.length !== before) arrange();
         await choose(memory.rank);
       } catch (error) { page.announce(error.message); }
-    });
+    }
 
     // ── tables, for who cannot see the pictures ──────────────────────────────────────────────
 
@@ -119,14 +126,16 @@ Stretto.section({
         String(rank), ...peaks.sides.map((side) => format.bytes(memory[side][rank])), format.bytes(memory.capacity[rank])]),
     });
 
+    const sides = el("div", { class: "step-legend" });
     arrange();
     root.append(el("div", { class: "card" },
       el("div", { class: "card-head" }, title, note), said, pair, throughout, legend,
       el("div", { class: "memory-ranks" },
         el("div", { class: "card-head" }, bars, el("small", {}, "click a rank, or move with the arrow keys")),
-        peaks.host),
+        peaks.host, sides),
       page.asTable("What fills the peak, as a table", composition),
       page.asTable("Peaks of all ranks, as a table", everybody)));
     choose(memory.rank);
+    page.onStep(turn);
   },
 });

@@ -46,7 +46,7 @@ Stretto.memory = (() => {
     ever(kind) { return this.bytes.subarray(kind * this.count, (kind + 1) * this.count).some((v) => v > 0); }
     at(second) { return Math.max(0, Stretto.timeline.above(this.seconds, second) - 1); }
     instruction(i) { return this.names[this.made[i]] || "the begin of the step"; }
-    parts(i) { return this.memory.present.map(([kind, k]) => [WORDS[kind], format.bytes(this.of(k, i)), kind]).reverse(); }
+    parts(i) { return this.memory.present.filter(([, k]) => this.ever(k)).map(([kind, k]) => [WORDS[kind], format.bytes(this.of(k, i)), kind]).reverse(); }
   }
 
   // All that is known of the memory of a step, and what of it is looked at.
@@ -68,14 +68,14 @@ Stretto.memory = (() => {
       this.capacity = unpack(json.capacity);
       for (const name of ["predicted", "measured", "process"]) this[name] = json[name] && unpack(json[name]);
       this.player = unpack(json.player);   // ranks of one player are predicted alike
-      this.foretold = new Map();           // player → its curve
+      this.foretold ??= new Map();         // player → its curve, the same in every step
       this.seen = new Map();               // rank → its curve
       json.curves.forEach((one) => this.keep(one));
       if (!(this.rank < json.ranks)) this.rank = json.fullest;
     }
 
     keep(json) {
-      this.foretold.set(this.player[json.rank], new Curve(json.predicted, this));
+      if (json.predicted) this.foretold.set(this.player[json.rank], new Curve(json.predicted, this));
       if (json.measured) this.seen.set(json.rank, new Curve(json.measured, this));
     }
 
@@ -179,12 +179,12 @@ Stretto.memory = (() => {
       for (let v = 0; v <= room; v += step) {
         const y = Math.round(this.y(v)) + 0.5;
         context.beginPath(); context.moveTo(LEFT, y); context.lineTo(width - RIGHT, y); context.stroke();
-        context.fillText(v ? format.bytes(v) : "0", LEFT - 7, y);
+        context.fillText(v ? format.tick.bytes(v) : "0", LEFT - 7, y);
       }
       const ten = 10 ** Math.floor(Math.log10(end_s / 5)), tick = [1, 2, 5, 10].map((n) => n * ten).find((n) => n >= end_s / 5);
       context.textAlign = "center";
       for (let n = 0; n * tick <= end_s * 1.001; n++) {
-        context.fillText(n ? format.seconds(n * tick) : "0", Math.min(this.x(n * tick), width - 22), HEIGHT - 9);
+        context.fillText(n ? format.tick.seconds(n * tick) : "0", Math.min(this.x(n * tick), width - 22), HEIGHT - 9);
       }
     }
 

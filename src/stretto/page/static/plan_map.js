@@ -207,10 +207,11 @@
   const channels = (color) => (color.startsWith("#")
     ? [1, 3, 5].map((i) => parseInt(color.slice(i, i + 2), 16)) : color.match(/\d+/g).map(Number));
 
-  // Black or white, whichever is read better on a colour.
+  const EVEN = 0.196;  // the luminance on which both inks are read as well
+  // Black or white, whichever has more contrast to a colour (Web Content Accessibility Guidelines 2.1).
   function ink(color) {
-    const [r, g, b] = channels(color);
-    return 0.299 * r + 0.587 * g + 0.114 * b > 150 ? "#10151c" : "#ffffff";
+    const [r, g, b] = channels(color).map((v) => ((v / 255 + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b > EVEN ? "#10151c" : "#ffffff";
   }
 
   function box(context, x, y, width, height, radius) {

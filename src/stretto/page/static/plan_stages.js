@@ -5,19 +5,21 @@
   const { page } = Stretto;
   const { el, format } = page;
   const KINDS = ["parameters", "gradients", "optimizer", "activations", "communication", "other"];
+  const NAMES = { communication: "gathered for use", other: "libraries, gaps and the rest" };
+  const name = (kind) => NAMES[kind] ?? kind;
   const SHARE = "Share of the work", MEMORY = "Memory of a rank at its fullest";
   const FAR = 0.1;  // between what the program holds and the closed form, which is worth a word
 
   const total = (held) => Object.values(held).reduce((sum, size) => sum + size, 0);
   const kinds = (held) => KINDS.filter((kind) => held[kind] > 0);
-  const words = (held) => kinds(held).map((kind) => `${kind} ${format.bytes(held[kind])}`).join(", ");
+  const words = (held) => kinds(held).map((kind) => `${name(kind)} ${format.bytes(held[kind])}`).join(", ");
 
   // A bar as long as what is held of `whole`, with a line where the device is full.
   function bar(held, whole, limit) {
     const percent = (size) => `${size / whole * 100}%`;
     return el("div", { class: "memory-bar" },
       kinds(held).map((kind) => el("i", {
-        css: { width: percent(held[kind]), background: `var(--m-${kind})` }, title: `${kind} ${format.bytes(held[kind])}`,
+        css: { width: percent(held[kind]), background: `var(--m-${kind})` }, title: `${name(kind)} ${format.bytes(held[kind])}`,
       })),
       limit <= whole && el("b", { css: { left: percent(limit) }, title: `a device has ${format.bytes(limit)}` }));
   }
@@ -52,7 +54,10 @@
       ? [bar(found, whole, limit), el("b", { title: words(found) }, format.bytes(total(found)))] : []);
     const used = KINDS.filter((kind) => [memory, ...peaks].some((found) => found[kind] > 0));
     const titles = ["Stage", "Blocks", "Parameters", SHARE, peaks.length ? MEMORY : ""];
-    const key = [page.legend(used.map((kind) => ({ color: `m-${kind}`, text: kind }))), el("small", {}, `a device has ${format.bytes(limit)}`)];
+    const has = `a device has ${format.bytes(limit)}`;
+    const key = [page.legend([
+      ...used.map((kind) => ({ color: `m-${kind}`, text: name(kind) })),
+      ...(limit <= whole ? [{ color: "bad", shape: "limit", text: has }] : [])]), limit <= whole ? null : el("small", {}, has)];
     const apart = peaks.length && Math.abs(Math.max(...peaks.map(total)) / total(memory) - 1) > FAR;
     return el("div", { class: "card" },
       el("div", { class: "card-head" }, el("h3", {}, stages.length > 1 ? "Stages" : "One stage"), peaks.length ? key : null),

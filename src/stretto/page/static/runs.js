@@ -11,10 +11,12 @@ Stretto.section({
     const box = el("div", { class: "card" });
     root.append(el("h1", {}, "Runs"), box);
 
+    const UNITS = [["days", 172800, 86400], ["h", 3600, 3600], ["min", 60, 60], ["s", 5, 1]];  // from when on, and how long
     function ago(time) {
-      const seconds = Date.now() / 1000 - time;
       if (!time) return "–";
-      return seconds < 5 ? "now" : `${seconds < 172800 ? format.seconds(seconds, 2) : `${Math.floor(seconds / 86400)} days`} ago`;
+      const seconds = Date.now() / 1000 - time;
+      const [unit, , one] = UNITS.find(([, least]) => seconds >= least) ?? [];
+      return unit ? `${Math.floor(seconds / one)}\u00a0${unit} ago` : "now";
     }
 
     function draw(runs) {
@@ -27,13 +29,13 @@ Stretto.section({
       box.replaceChildren(page.table({
         caption: `${runs.length} ${runs.length === 1 ? "run" : "runs"}, the newest first`,
         head: ["Run", "Status", "Model", "Plan", "Step", "Loss", "Tokens a second", "MFU", "To go", "Last word"],
-        numeric: [4, 5, 6, 7, 8, 9],
+        numeric: [4, 5, 6, 7, 8, 9], kind: "stacked",
         rows: runs.map((run) => [
           el("a", { href: `/run?${new URLSearchParams({ run: run.name })}` }, run.name),
           el("span", { class: `badge ${TONES[run.state]}` }, run.state), run.model || "–", run.plan || "–",
           `${format.integer(run.step ?? 0)} of ${format.integer(run.steps)}`,
           format.number(run.loss), format.count(run.tokens_per_s), format.percent(run.mfu),
-          run.state === "running" ? format.seconds(run.eta_s) : "–", ago(run.changed),
+          run.state === "running" ? format.span(run.eta_s) : "–", ago(run.changed),
         ]),
       }));
     }

@@ -26,7 +26,7 @@ Stretto.section({
     };
 
     const LEAST_S = 1e-9;  // what is less is left of rounding
-    const signed = (seconds, show = format.seconds) => `${seconds < 0 ? "−" : "+"}${show(Math.abs(seconds))}`;
+    const signed = (seconds) => `${seconds < 0 ? "" : "+"}${format.seconds(seconds)}`;
 
     // A row in words: [[term, text, class], …].
     function facts(at) {
@@ -59,7 +59,7 @@ Stretto.section({
       const side = view.side(name) ?? model.sides.at(-1)[1], parts = side.usage(rank);
       if (!parts) return [["rank", `${rank}, ${side.knows(rank) ? "not read with the others: open it" : "not recorded in this step"}`]];
       const order = [...parts.keys()].filter((i) => parts[i] > LEAST_S).sort((a, b) => parts[b] - parts[a]);
-      return order.map((i) => [WORDS[model.sorts[i]], `${format.seconds(parts[i])}, ${format.percent(parts[i] / side.step_s, 2)}`]);
+      return order.map((i) => [WORDS[model.sorts[i]], `${format.seconds(parts[i])}, ${format.percent(parts[i] / side.step_s)}`]);
     }
 
     const name = (at) => {
@@ -124,9 +124,10 @@ Stretto.section({
     }
 
     const FINDINGS = 3;
+    const sentence = (text) => `${format.tie(text).replace(/^./, (first) => first.toUpperCase())}.`;
     const finding = (it) => el("p", { class: "finding" }, el("b", {}, broken(it.title)),
-      el("span", { class: `more ${it.extra_s < 0 ? "faster" : ""}` }, `${signed(it.extra_s)} (${format.percent(it.share, 2)})`),
-      el("br"), broken(it.why));
+      el("span", { class: `more ${it.extra_s < 0 ? "faster" : ""}` }, `${signed(it.extra_s)} (${format.percent(it.share)})`),
+      el("br"), broken(sentence(it.why)));
     const costs = el("div", { class: "step-costs" });
     function explainCosts() {
       const step = model.step, top = step?.top ?? [], findings = step?.findings ?? [];
@@ -158,14 +159,11 @@ Stretto.section({
       } catch (error) { page.announce(error.message); }
     }
 
-    // A whole step, never in minutes: as in the head of the page.
-    const whole = (seconds) => (seconds < 59.95 ? format.seconds(seconds)
-      : `${seconds < 99.95 ? seconds.toFixed(1) : format.integer(seconds)}\u00a0s`);
     const numbers = el("small", {});
     function summarize() {
-      const said = model.sides.map(([side, it]) => `${side} ${whole(it.step_s)}${it.finished ? "" : " and never ends"}`);
+      const said = model.sides.map(([side, it]) => `${side} ${format.seconds(it.step_s)}${it.finished ? "" : " and never ends"}`);
       const { predicted, measured } = model;
-      if (predicted && measured) said.push(`${signed(measured.step_s - predicted.step_s, whole)} (${format.change(measured.step_s / predicted.step_s - 1)})`);
+      if (predicted && measured) said.push(`${signed(measured.step_s - predicted.step_s)} (${format.change(measured.step_s / predicted.step_s - 1)})`);
       numbers.textContent = said.join(" · ");
       const known = model.measured ?? model.predicted;
       const here = [...known.player].filter((player) => known.packed.has(player)).length;
@@ -245,13 +243,14 @@ Stretto.section({
       view.selected = view.hovered = null;
       view.arrange();
       summarize(); explain(); explainCosts();
+      page.chooseStep(step);
     }
     async function turn(step) {
       if (!kept.has(step)) kept.set(step, await page.api("step", { step }));
       if (kept.size > 12) kept.delete(kept.keys().next().value);
       show(step);
     }
-    const pick = el("span", {});
+    const pick = el("span", {}), some = el("p", { class: "step-hint step-some" });
     function offer() {
       const there = page.live ? steps : steps.filter((step) => kept.has(step));
       pick.replaceChildren(there.length > 1 ? page.select({
@@ -259,7 +258,9 @@ Stretto.section({
         options: [...there].reverse().map((step, i) => [String(step), `${format.integer(step)}${i ? "" : " (newest)"}`]),
         onchange: (step) => { follow = Number(step) === there.at(-1); turn(Number(step)).catch((e) => page.announce(e.message)); },
       }) : there.length ? el("small", {}, `step ${format.integer(there[0])}`) : "",
-      there.length < steps.length ? el("small", { class: "step-some" }, ` ${format.integer(there.length)} of ${format.integer(steps.length)} recorded steps; stretto ui has all`) : "");
+      "");
+      some.hidden = there.length === steps.length;
+      some.textContent = `This file has ${format.integer(there.length)} of ${format.integer(steps.length)} recorded steps; stretto ui has all.`;
     }
     page.onUpdate(async (news) => {
       if (news.kind !== "recordings") return;
@@ -291,7 +292,7 @@ Stretto.section({
           el("span", { class: "step-buttons push" },
             icon("+", "Zoom in", () => view.zoom(1 / 1.6)), icon("−", "Zoom out", () => view.zoom(1.6)),
             icon("←", "Earlier", () => view.pan(-0.3)), icon("→", "Later", () => view.pan(0.3)), icon("↔", "The whole step", () => view.whole()))),
-        map.host, view.element, legend, scope,
+        map.host, view.element, legend, scope, some,
         el("p", { class: "step-hint" }, "Drag to move; Ctrl and wheel, or two fingers, zoom; click a rank to open it. ",
           el("span", { class: "keys" }, "Keys: ", KEYS.flatMap(([keys, does]) => [el("span", { class: "key" }, keys.split(" ").map((key) => el("kbd", {}, key)), ` ${does}`), " "]))),
         el("details", { class: "as-table" }, el("summary", {}, "What the words mean"),
@@ -302,6 +303,7 @@ Stretto.section({
     view.window(0, model.end_s * 1.01);
     view.listen({ hover, choose });
     explain(); explainCosts(); summarize(); offer();
+    if (model.step) page.chooseStep(model.step.step);
     timeline.view = view;   // for whoever drives the page
   },
 });

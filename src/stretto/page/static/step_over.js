@@ -235,7 +235,7 @@
         if (value < 0) continue;
         context.moveTo(x, RULER - 7);
         context.lineTo(x, RULER);
-        if (x < this.gutter + this.plot - 44) context.fillText(format.seconds(value, digits(value)), x + 4, RULER / 2);
+        if (x < this.gutter + this.plot - 44) context.fillText(format.tick.seconds(value, digits(value)), x + 4, RULER / 2);
       }
       context.stroke();
       if (this.bars) {
