@@ -5,8 +5,8 @@ How the ones in docs/img are made, the machine being idle while the run trains:
     stretto report llama-3-8b pp=4 dp=4 tp=4 zero=1 batch.sequences=128 batch.micro_batch=1 \
         batch.seq=8192 numerics.dtype=bfloat16 --cluster h100x64 --out plan.html
     python scripts/page_picture.py plan.html docs/img/report.png --point 300,60
-    stretto train pp=2 batch.micro_batch=1 steps=60 record_every=6 --run first
-    stretto calibrate first --write && stretto report first --out run.html
+    stretto train pp=2 batch.micro_batch=1 steps=30 record_every=3 --run runs/first
+    stretto calibrate runs/first --write && stretto report runs/first --out run.html
     python scripts/page_picture.py run.html docs/img/page.png --section step --height 1140
 """
 

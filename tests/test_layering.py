@@ -50,6 +50,7 @@ PLACES: dict[str, Place] = {
     # 0: what everything says
     "errors": Place(0),
     "units": Place(0, beside=("errors",)),
+    "quantities": Place(0, beside=("units",)),
     # 1: what exists
     "mesh": Place(1),
     "layout": Place(1, beside=("mesh",)),

@@ -14,21 +14,21 @@ def a_finding(cause: Cause, where: str, extra_s: float = 0.02) -> Finding:
 
 
 TOLD = {
-    (Cause.SLOW_RANK, "rank 0"): "rank 0 is slow, which costs 20 ms",
-    (Cause.SLOW_RANK, "ranks 2, 5"): "ranks 2, 5 are slow, which costs 20 ms",
-    (Cause.SLOW_LINK, "h2–h3"): "the link between h2 and h3 is slow, which costs 20 ms",
-    (Cause.SLOW_LINK, "h2 into spine"): "the link of h2 into spine is slow, which costs 20 ms",
+    (Cause.SLOW_RANK, "rank 0"): "rank 0 is slow, which costs 20.0 ms",
+    (Cause.SLOW_RANK, "ranks 2, 5"): "ranks 2, 5 are slow, which costs 20.0 ms",
+    (Cause.SLOW_LINK, "h2–h3"): "the link between h2 and h3 is slow, which costs 20.0 ms",
+    (Cause.SLOW_LINK, "h2 into spine"): "the link of h2 into spine is slow, which costs 20.0 ms",
     (Cause.SLOW_LINK, "one of h2, h3 into spine"): (
-        "one of the links of h2, h3 into spine is slow, which costs 20 ms"
+        "one of the links of h2, h3 into spine is slow, which costs 20.0 ms"
     ),
-    (Cause.MEMORY_PRESSURE, "rank 3"): "rank 3 is short of memory, which costs 20 ms",
-    (Cause.DATA_WAIT, "all ranks"): "all ranks wait for data, which costs 20 ms",
-    (Cause.DATA_WAIT, "rank 1"): "rank 1 waits for data, which costs 20 ms",
-    (Cause.HOST, "all ranks"): "the hosts of all ranks keep devices waiting, which costs 20 ms",
-    (Cause.HOST, "rank 1"): "the host of rank 1 keeps its device waiting, which costs 20 ms",
-    (Cause.WRONG_CONSTANT, "node.latency"): "node.latency is wrong, which costs 20 ms",
-    (Cause.UNEXPLAINED, "vote"): "20 ms unexplained, most of it in vote",
-    (Cause.UNEXPLAINED, "all ranks"): "20 ms unexplained, on all ranks",
+    (Cause.MEMORY_PRESSURE, "rank 3"): "rank 3 is short of memory, which costs 20.0 ms",
+    (Cause.DATA_WAIT, "all ranks"): "all ranks wait for data, which costs 20.0 ms",
+    (Cause.DATA_WAIT, "rank 1"): "rank 1 waits for data, which costs 20.0 ms",
+    (Cause.HOST, "all ranks"): "the hosts of all ranks keep devices waiting, which costs 20.0 ms",
+    (Cause.HOST, "rank 1"): "the host of rank 1 keeps its device waiting, which costs 20.0 ms",
+    (Cause.WRONG_CONSTANT, "node.latency"): "node.latency is wrong, which costs 20.0 ms",
+    (Cause.UNEXPLAINED, "vote"): "20.0 ms unexplained, most of it in vote",
+    (Cause.UNEXPLAINED, "all ranks"): "20.0 ms unexplained, on all ranks",
 }
 
 
@@ -43,7 +43,7 @@ def test_no_cause_is_without_words() -> None:
 
 def test_what_takes_less_than_predicted_saves() -> None:
     wrong, unknown = Cause.WRONG_CONSTANT, Cause.UNEXPLAINED
-    assert brief(a_finding(wrong, "tdp", -0.02)) == "tdp is wrong, which saves 20 ms"
+    assert brief(a_finding(wrong, "tdp", -0.02)) == "tdp is wrong, which saves 20.0 ms"
     assert brief(a_finding(unknown, "vote", -0.02)) == (
-        "20 ms less than predicted unexplained, most of it in vote"
+        "20.0 ms less than predicted unexplained, most of it in vote"
     )

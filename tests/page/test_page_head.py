@@ -20,10 +20,10 @@ from stretto.page import head
 from stretto.page.head import answer, data, finding, still, typical, verdict
 from stretto.page.memory import predicted_peaks
 from stretto.page.origin import predicted_bytes
-from stretto.page.quantities import seconds, share, size
 from stretto.page.subject import Subject
 from stretto.plan import Batch, Plan
 from stretto.presets import preset
+from stretto.quantities import seconds, share, size
 
 
 def a_finding(cause: Cause, where: str, extra_s: float) -> Finding:
@@ -215,8 +215,8 @@ def test_a_finding_names_the_step_that_it_is_of_and_the_largest_cause_first(
     monkeypatch.setattr(head, "compare", lambda *_, **__: None)
     monkeypatch.setattr(head, "diagnose", lambda *_, **__: causes)
     assert finding(subject) == (
-        "In step 60 (44.7 ms): 20 ms unexplained, most of it in vote; "
-        "the hosts of all ranks keep devices waiting, which costs 17 ms."
+        "In step 60 (44.7 ms): 20.0 ms unexplained, most of it in vote; "
+        "the hosts of all ranks keep devices waiting, which costs 17.0 ms."
     )
 
 

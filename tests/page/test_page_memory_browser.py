@@ -15,9 +15,9 @@ from steps import a_recording, a_subject, known, on_disk
 
 from stretto.cli.shown import of_run
 from stretto.page import html
-from stretto.page.quantities import size
 from stretto.page.sections import SECTIONS
 from stretto.page.subject import Subject
+from stretto.quantities import size
 from stretto.timeline.memory import curve
 
 

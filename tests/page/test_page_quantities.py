@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from stretto.page import quantities
-from stretto.page.quantities import change, count, energy, money, number, seconds, share, size, span
+from stretto import page as package
+from stretto import quantities
+from stretto.quantities import change, count, energy, money, number, seconds, share, size, span
 
 NAMES = {
     "seconds": "seconds",
@@ -78,7 +79,7 @@ def test_the_scripts_write_what_python_writes(browser: Browser, name: str) -> No
         for scale in [10.0**k for k in range(-8, 14)] + [2.0**k for k in range(-3, 45, 3)]
         for sign in ((1, 1, -1) if name != "span" else (1, 1, 1))
     ]
-    script = Path(quantities.__file__).parent / "static" / "numbers.js"
+    script = Path(package.__file__).parent / "static" / "numbers.js"
     page = browser.new_page()
     page.add_script_tag(path=str(script))
     written = page.evaluate(
@@ -90,7 +91,7 @@ def test_the_scripts_write_what_python_writes(browser: Browser, name: str) -> No
 
 
 def test_what_python_wrote_keeps_each_number_and_its_unit_on_one_line(browser: Browser) -> None:
-    script = Path(quantities.__file__).parent / "static" / "numbers.js"
+    script = Path(package.__file__).parent / "static" / "numbers.js"
     page = browser.new_page()
     page.add_script_tag(path=str(script))
     said = "it costs 1.55 ms of 204 ms (0.76 %), 4 sequences and 11.8 GiB"

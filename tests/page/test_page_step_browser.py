@@ -14,11 +14,11 @@ from steps import a_recording, a_subject, known, on_disk
 
 from stretto.cli.shown import of_run
 from stretto.page import html, step
-from stretto.page.quantities import seconds
 from stretto.page.sections import SECTIONS
 from stretto.page.step_rows import book
 from stretto.page.subject import Subject
 from stretto.program.render import label
+from stretto.quantities import seconds
 from stretto.simulate import SlowRank
 
 

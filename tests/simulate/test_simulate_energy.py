@@ -60,6 +60,7 @@ def test_who_is_waited_for_keeps_its_clock_and_who_waits_slows_until_both_end_to
     assert found.points[0].step_s == pytest.approx(15.0, rel=1e-6)
     assert mine == pytest.approx([1.0, 1.0])
     assert other == pytest.approx([0.8], rel=1e-6)
+    assert found.points[0].mean == pytest.approx((1.0, 0.8), rel=1e-6)
     # At full clocks: 200 W over idle for 23 s of work, 50 W for two devices for 15 s.
     assert found.full_j == pytest.approx(200 * 23 + 2 * 50 * 15)
     # At 0.8 of the clock the voltage is 0.8 too: an operation takes 0.64 of the energy.
@@ -70,6 +71,14 @@ def test_who_is_waited_for_keeps_its_clock_and_who_waits_slows_until_both_end_to
 def test_no_clock_falls_below_the_lowest_however_long_the_wait() -> None:
     found = at(graph((10.0, 0, ()), (1.0, 1, ())))
     assert found.points[0].clock[1] == pytest.approx([LOWEST])
+
+
+def test_a_mean_clock_is_one_over_seconds_and_not_over_tasks() -> None:
+    # The second device waits 7 s before its second task, so that the first, of 3 s, has time.
+    found = at(graph((10.0, 0, ()), (3.0, 1, ()), (1.0, 1, (0,))))
+    first, last = found.points[0].clock[1]
+    assert (first, last) == pytest.approx((LOWEST, 1.0))
+    assert found.points[0].mean[1] == pytest.approx((3 + 1) / (3 / LOWEST + 1), rel=1e-6)
 
 
 def test_what_is_bound_by_memory_is_not_slowed() -> None:

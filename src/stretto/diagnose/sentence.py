@@ -10,16 +10,16 @@ import numpy as np
 from stretto.diagnose.evidence import Evidence
 from stretto.diagnose.finding import Cause, Finding
 from stretto.diagnose.suspect import Fit
+from stretto.quantities import seconds, size
 from stretto.timeline.recorded import Counters
 from stretto.timeline.value import Ints
-from stretto.units import show_bytes, show_seconds
 
 MORE = "leave it more memory: smaller micro-batches, recomputation, fewer neighbours"
 
 
 def brief(finding: Finding) -> str:
     """Give a cause and what it costs in a clause: ``rank 0 is slow, which costs 20.0 ms``."""
-    where, cost = finding.where, show_seconds(abs(finding.extra_s))
+    where, cost = finding.where, seconds(abs(finding.extra_s))
     many = where == "all ranks" or where.startswith("ranks ")
     are, hosts = ("are", "hosts") if many else ("is", "host")
     match finding.cause:
@@ -64,10 +64,10 @@ class Teller:
 
     def cost(self, extra_s: float) -> str:
         """Give what something costs."""
-        step = f"a step of {show_seconds(self.step_s)}"
+        step = f"a step of {seconds(self.step_s)}"
         if extra_s < 0:
-            return f"it saves {show_seconds(-extra_s)} in {step}"
-        return f"it costs {show_seconds(extra_s)} of {step}"
+            return f"it saves {seconds(-extra_s)} in {step}"
+        return f"it costs {seconds(extra_s)} of {step}"
 
     def fit(self, fit: Fit, *, extra_s: float, held_bytes: int = 0, passed: str = "") -> str:
         """Give what a suspect did.
@@ -92,7 +92,7 @@ class Teller:
                     "check its clocks and temperature, and what else runs there"
                 )
             case Cause.MEMORY_PRESSURE:
-                held = f" while more than {show_bytes(held_bytes)} are held" if held_bytes else ""
+                held = f" while more than {size(held_bytes)} are held" if held_bytes else ""
                 return (
                     f"{self._of(what.ranks)} computes {times} slower{held} than "
                     f"{self._peers(fit)}, and counted {self._faults(what.ranks)}; {cost}; "
@@ -140,13 +140,13 @@ class Teller:
         who, cost = self._of(ranks), self.cost(extra_s)
         if cause is Cause.DATA_WAIT:
             return (
-                f"{who} waits up to {show_seconds(longest_s)} for micro-batches; {cost}; "
+                f"{who} waits up to {seconds(longest_s)} for micro-batches; {cost}; "
                 "read from a faster disk, or prepare the tokens beforehand"
             )
         between = max((c.host_s for c in self.counters if c.rank in ranks), default=0.0)
-        told = f", {show_seconds(between)} of it between two steps" if between else ""
+        told = f", {seconds(between)} of it between two steps" if between else ""
         return (
-            f"the device of {who} waits up to {show_seconds(longest_s)} for its host{told}; "
+            f"the device of {who} waits up to {seconds(longest_s)} for its host{told}; "
             f"{cost}; save, evaluate and print less often, or use larger blocks"
         )
 
@@ -191,9 +191,9 @@ class Teller:
             extra_s: All that is not explained.
         """
         return (
-            f"{show_seconds(extra_s)} of a step of {show_seconds(self.step_s)} is not explained by "
+            f"{seconds(extra_s)} of a step of {seconds(self.step_s)} is not explained by "
             f"anything else; the largest part is of {self._rank(rank)}: {what} takes "
-            f"{show_seconds(measured_s)} instead of {show_seconds(predicted_s)}; single times vary "
+            f"{seconds(measured_s)} instead of {seconds(predicted_s)}; single times vary "
             f"by {self.seen.noise:.0%} by chance"
         )
 

@@ -16,9 +16,9 @@ from stretto.errors import InputError
 from stretto.page import step_read
 from stretto.page.metrics import Table
 from stretto.page.origin import lost, origins, predicted_bytes, predicted_mfu
-from stretto.page.quantities import change, count, money, number, seconds, share, size, span
 from stretto.page.standing import State, begun, state
 from stretto.page.subject import Subject
+from stretto.quantities import change, count, money, number, seconds, share, size, span
 from stretto.report.quantities import counted
 from stretto.timeline.recorded import recorded_steps
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from stretto.page.metrics import Table
-from stretto.page.quantities import seconds, share, size
 from stretto.page.subject import Subject
+from stretto.quantities import seconds, share, size
 
 
 def predicted_mfu(subject: Subject, recent: Table) -> float:

@@ -39,12 +39,12 @@ def energy_page(frontier: Frontier) -> Group:
             change(point.step_s / frontier.full_s),
             energy(point.energy_j),
             Text(stroke(point.energy_j / frontier.full_j, _WIDTH), style="cyan"),
-            *(f"{float(clock.mean()):.0%}" for clock in point.clock[:_KINDS]),
+            *(f"{clock:.0%}" for clock in point.mean[:_KINDS]),
         )
     more = len(frontier.alike) - len(kinds)
     note = (
-        f"r: mean clock of the ranks like it{f', {more} kinds more' if more else ''}; clocks of "
-        f"{LOWEST:.0%} to 100 %, an instruction at a time; voltage is taken to fall with the clock"
+        f"r: mean clock of products on the ranks like it{f', {more} kinds more' if more else ''}; "
+        f"{LOWEST:.0%} to 100%, an instruction at a time; voltage is taken to fall with the clock"
     )
     return Group(Text("energy", style="bold"), Text(head), table, Text(note, style="dim"))
 
@@ -59,6 +59,7 @@ def energy_json(frontier: Frontier) -> dict[str, Any]:
             {
                 "step_s": point.step_s,
                 "energy_j": point.energy_j,
+                "mean_clock": list(point.mean),
                 "clock": [[round(float(c), 4) for c in clocks] for clocks in point.clock],
                 "instruction": [list(those) for those in point.instruction],
             }

@@ -60,6 +60,7 @@ class Point:
         clock: Of each kind of rank, for each of its tasks on the device, the fraction of the
             highest clock; 1 for tasks that no clock slows.
         instruction: The instruction of each of them.
+        mean: Of each kind of rank the mean clock over the seconds of what a clock slows.
     """
 
     step_s: float
@@ -67,6 +68,7 @@ class Point:
     energy_j: float
     clock: tuple[Floats, ...]
     instruction: tuple[tuple[int, ...], ...]
+    mean: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -259,14 +261,18 @@ class _Model:
         begun_s, done_s = self._play(later_s)
         clocked = np.where(self.clocked > 0, self.clocked, 1.0)
         clock = clocked / (clocked + later_s)
-        clocks, instructions = [], []
+        clocks, instructions, means = [], [], []
         for i, player in enumerate(self.whole.players):
             mine = self.whole.device[player.place] == i
             clocks.append(clock[player.place[mine]])
             instructions.append(tuple(np.array(player.tasks.instruction)[mine].tolist()))
+            full_s = self.clocked[player.place[mine]]
+            taken_s = float((full_s / clocks[-1]).sum())
+            means.append(float(full_s.sum()) / taken_s if taken_s else 1.0)
         return Point(
             float(done_s.max()) * (1.0 + self.lost), planned_s * (1.0 + self.lost),
             self._energy_j(clock, begun_s, done_s), tuple(clocks), tuple(instructions),
+            tuple(means),
         )  # fmt: skip
 
     def _energy_j(self, clock: Floats, begun_s: Floats, done_s: Floats) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from stretto.cost import Number
 from stretto.page.explorer.plans import BYTES, TIMES, Told
-from stretto.page.quantities import change, energy, money, seconds, size
+from stretto.quantities import change, energy, money, seconds, size
 from stretto.search import ERROR, PARTS, USES, Objective, line
 
 _SLIGHT = 0.1  # of the largest difference: too little to name

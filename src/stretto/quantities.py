@@ -1,7 +1,7 @@
-"""How the page writes quantities: each in one way, wherever it stands.
+"""How the page and the diagnosis write quantities: each in one way, wherever it stands.
 
-Three significant digits, with their zeros. ``static/numbers.js`` writes the same in the same way: a
-test holds one against the other.
+Three significant digits, with their zeros. ``page/static/numbers.js`` writes the same in the same
+way: a test holds one against the other.
 """
 
 from __future__ import annotations
