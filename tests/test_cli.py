@@ -130,6 +130,15 @@ BAD: dict[str, tuple[Callable[[], list[str]], list[str]]] = {
         lambda: ["train", "--nproc", "9999999"], ["9,999,999 ranks take", "use at most"],
     ),
     "two models": (lambda: ["train", "tiny", "gpt2"], ["gpt2", "a second model"]),
+    "a cluster for a model": (
+        lambda: ["simulate", "h100x8"], ["is a cluster, and no model", "write --cluster h100x8"],
+    ),
+    "a cluster for a second model": (
+        lambda: ["plan", "gpt2", "h100x8"], ["is a cluster, and no model"],
+    ),
+    "a file whose name is nearly right": (
+        lambda: ["show", written("plan.toml", "")[:-2] + "m"], ["did you mean plan.toml?"],
+    ),
     "an unknown preset": (lambda: ["train", "gpt3"], ["gpt3", "did you mean gpt2"]),
     "a model that is not there": (lambda: ["train", "no/config.json"], ["no/config.json"]),
     "a config that is no JSON": (
@@ -153,7 +162,7 @@ BAD: dict[str, tuple[Callable[[], list[str]], list[str]]] = {
     ),
     "a plan with unknown keys": (
         lambda: ["train", "--plan", written("p.toml", "[batch]\nsqe = 1\n[memry]\n")],
-        ["batch.sqe", "did you mean 'seq'?", "memry", "did you mean 'memory'?"],
+        ["batch.sqe", "did you mean batch.seq?", "memry", "did you mean memory?"],
     ),
     "a mesh for other ranks": (
         lambda: ["train", "--plan", written("p.toml", Plan.of(dp=2).to_toml()), "--nproc", "3"],

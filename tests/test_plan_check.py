@@ -62,7 +62,7 @@ DP = Plan.of(dp=2)
          "rules.compute.embed: compute rules cannot split 'embed'; choose from batch, seq, time, "
          "heads, ff, vocab, expert, expert_ff"),
         (ruled(DP, optimizer={"embd": ("dp",)}),
-         "rules.optimizer.embd: optimizer rules cannot split 'embd'; did you mean 'embed'?"),
+         "rules.optimizer.embd: optimizer rules cannot split 'embd'; did you mean embed?"),
         (ruled(DP, compute={"ff": ("pp",)}),
          "rules.compute.ff: pp cuts the chain of blocks, not a tensor; use another axis"),
         (ruled(DP, compute={"ff": ("tq",)}),

@@ -52,11 +52,11 @@ def test_axes_may_be_written_as_one_word_and_sizes_with_a_unit() -> None:
             "plan: is not TOML: Expected ']' at the end of a table declaration (at end of "
             "document); mend that line",
         ),
-        ("[batsch]", "batsch: there is no such key; did you mean 'batch'?"),
+        ("[batsch]", "batsch: there is no such key; did you mean batch?"),
         ("batch = 3", "batch: is 3, not a table; write [batch]"),
         (
             "[batch]\nsequence = 1",
-            "batch.sequence: there is no such key; did you mean 'sequences'?",
+            "batch.sequence: there is no such key; did you mean batch.sequences?",
         ),
         (
             "[batch]\nqqq = 1",
@@ -89,7 +89,7 @@ def test_axes_may_be_written_as_one_word_and_sizes_with_a_unit() -> None:
         ("[rules]\ncompute = 1", "rules.compute: is 1, not a table; write [rules.compute]"),
         (
             "[rules.optimiser]",
-            "rules.optimiser: there is no such key; did you mean 'optimizer'?",
+            "rules.optimiser: there is no such key; did you mean rules.optimizer?",
         ),
         (
             "[rules.compute]\nbatch = 1",
@@ -161,7 +161,7 @@ def test_dotted_keys_change_a_plan() -> None:
 def test_dotted_keys_that_lead_nowhere_are_listed() -> None:
     with pytest.raises(PlanError, match=r"batch\.seq\.x: there is no such table; see the plan"):
         override(Plan(), [("batch.seq.x", 1)])
-    with pytest.raises(PlanError, match=r"batch\.sec: there is no such key; did you mean 'seq'\?"):
+    with pytest.raises(PlanError, match=r"batch\.sec: there is no such .*you mean batch\.seq\?"):
         override(Plan(), [("batch.sec", 1)])
 
 

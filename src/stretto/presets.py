@@ -52,10 +52,8 @@ def preset(name: str) -> Model:
     if name in PRESETS:
         return PRESETS[name]
     close = difflib.get_close_matches(name, PRESETS, n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    raise ModelError(
-        Problem("model", f"there is no preset {name!r}", f"{hint}choose from {', '.join(PRESETS)}")
-    )
+    remedy = f"did you mean {close[0]}?" if close else f"choose from {', '.join(PRESETS)}"
+    raise ModelError(Problem("model", f"there is no preset {name!r}", remedy))
 
 
 def name_of(model: Model) -> str:

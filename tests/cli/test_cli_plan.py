@@ -162,6 +162,16 @@ def test_the_columns_of_a_comparison_sum_to_the_step(capsys: pytest.CaptureFixtu
         assert shown == pytest.approx(step[i], abs=0.006 * (len(others) + 1))
 
 
+@pytest.mark.parametrize("runs", [("runs=true",), ("--constraint", "runs=true")])
+def test_why_not_compares_what_runs_where_that_is_demanded(
+    runs: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = as_json(capsys, *SMALL, *runs)["best"]
+    tree = as_json(capsys, *SMALL, *runs, "--why-not", "tp=8", "zero=0")
+    assert tree["best"]["step_s"] == best["step_s"]
+    assert tree["plan"]["not_run_yet"] == tree["best"]["not_run_yet"] == []
+
+
 def test_why_not_tells_a_rule_with_its_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = asked(capsys, *SMALL, "--why-not", "tp=3")
     assert status == 0

@@ -119,6 +119,19 @@ def test_a_run_is_not_drawn_beside_itself(run: Path) -> None:
     assert twice.count('"mine"') == alone.count('"mine"')
 
 
+def test_keys_do_not_change_a_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(run), "zero=1"]) == 2
+    assert "zero  a run has a plan of its own" in capsys.readouterr().err
+    assert not (run / "report.html").exists()
+
+
+def test_an_empty_directory_is_said_to_be_empty(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", str(tmp_path)]) == 2
+    assert "is an empty directory" in capsys.readouterr().err
+
+
 def test_a_runs_own_model_is_not_replaced(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", str(run), "gpt2"]) == 2
     assert "the run has a model of its own" in capsys.readouterr().err

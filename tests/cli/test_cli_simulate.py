@@ -199,6 +199,21 @@ def test_some_micro_batches_stand_for_all_where_that_is_asked_for(
     assert "of 40 micro-batches 12 were played: each further one adds " in page
 
 
+def test_energy_and_picture_of_a_step_of_which_some_was_played_are_of_the_whole_or_say_so(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    many = ("simulate", "gpt2", "pp=2", "dp=2", "batch.sequences=96", "batch.micro_batch=2",
+            "batch.seq=256", "--cluster", "h100x4", "--energy")  # fmt: skip
+    whole = as_json(capsys, *many)["energy"]
+    some = as_json(capsys, *many, "--micro-batches", "12")["energy"]
+    for name in ("step_s", "energy_j"):
+        assert some["full"][name] == pytest.approx(whole["full"][name], rel=1e-3)
+        assert some["points"][-1][name] == pytest.approx(whole["points"][-1][name], rel=0.05)
+    file = tmp_path / "step.svg"
+    asked(capsys, *many[:-1], "--micro-batches", "12", "--svg", str(file))
+    assert "gpt2, 12 of 24 micro-batches of a step of " in file.read_text(encoding="utf-8")
+
+
 def test_what_cannot_be_asked_of_a_step_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     for words, told in (
         (("--micro-batches", "5"), "use 12 or more, or all"),

@@ -55,9 +55,9 @@ def test_unknown_names_are_listed_together_with_the_nearest() -> None:
         stack("moden", kernel="flash-9")
     first, second = caught.value.problems
     assert (first.field, first.rule) == ("stack", "there is none called 'moden'")
-    assert first.remedy.startswith("did you mean 'modern'? choose from modern, ")
+    assert first.remedy.startswith("did you mean modern? choose from modern, ")
     assert (second.field, second.rule) == ("kernel", "there is none called 'flash-9'")
-    assert "did you mean 'flash-" in second.remedy
+    assert "did you mean flash-" in second.remedy
 
 
 def test_a_name_like_no_other_gets_the_list() -> None:

@@ -22,10 +22,10 @@ from stretto.program.draw import draw
 from stretto.program.instruction import Compute, Move, Program
 from stretto.program.lower import lower
 from stretto.program.memory import memory
+from stretto.quantities import seconds
 from stretto.simulate import Fault, SlowLink, SlowRank, simulate
 from stretto.timeline import KINDS, Timeline
 from stretto.timeline.recorded import Counters, Recording
-from stretto.units import show_seconds
 
 cases = settings(max_examples=15, deadline=None)
 
@@ -118,7 +118,7 @@ def test_the_sentence_of_a_slow_rank_says_who_where_how_much_and_what_to_do() ->
     here = scene(lower(model(), plan(dp=4)), node=2)
     line = played(here, SlowRank(3, 2.0))
     (finding,) = found(here, line)
-    lost = f"{show_seconds(finding.extra_s)} of a step of {show_seconds(line.step_s)}"
+    lost = f"{seconds(finding.extra_s)} of a step of {seconds(line.step_s)}"
     assert finding.extra_s == pytest.approx(line.step_s - played(here).step_s, rel=0.02)
     assert finding.why == (
         f"rank 3 on h1 computes 2× slower than the 3 ranks that do the same work; it costs {lost}; "
@@ -281,9 +281,7 @@ def test_devices_that_reach_less_everywhere_are_a_wrong_efficiency() -> None:
     findings = really(here, changed(here.cluster, efficiency=rates))  # type: ignore[arg-type]
     assert [(f.cause, f.where) for f in findings] == [(Cause.WRONG_CONSTANT, "efficiency.bfloat16")]
     assert findings[0].factor == pytest.approx(1.5, rel=0.05)
-    assert "the number of the cluster's file is too good: stretto calibrate fits it" in (
-        findings[0].why
-    )
+    assert "the cluster's file promises too much: stretto calibrate fits it" in (findings[0].why)
 
 
 def test_devices_with_faster_memory_save_time() -> None:
@@ -292,7 +290,7 @@ def test_devices_with_faster_memory_save_time() -> None:
     findings = really(here, changed(here.cluster, memory_bytes_per_s=faster))
     assert [(f.cause, f.where) for f in findings] == [(Cause.WRONG_CONSTANT, "memory_bandwidth")]
     assert findings[0].extra_s < 0 and findings[0].factor == pytest.approx(0.5, rel=0.05)
-    assert "it saves" in findings[0].why and "is too bad" in findings[0].why
+    assert "it saves" in findings[0].why and "promises too little" in findings[0].why
 
 
 def test_a_level_with_longer_latency_is_told_from_a_thinner_one() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 from dataclasses import replace
 from pathlib import Path
 
-from stretto.errors import ModelError, Problem
+from stretto.cluster.names import split
+from stretto.errors import ClusterError, ModelError, Problem
 from stretto.huggingface import read_config
 from stretto.model import Model
 from stretto.plan import Batch
@@ -39,8 +41,22 @@ def model_of(name: str | None) -> Model:
         return called(path)
     if "/" in name or path.suffix:
         remedy = f"name a config.json, a directory with one, or one of {', '.join(PRESETS)}"
+        beside = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
+        if near := difflib.get_close_matches(path.name, beside, n=1):
+            remedy = f"did you mean {path.parent / near[0]}?"
         raise ModelError(Problem(name, "no such file or directory", remedy))
+    if problem := cluster_word(name):
+        raise ModelError(problem)
     return preset(name)
+
+
+def cluster_word(word: str) -> Problem | None:
+    """Give what is wrong with a word that names a cluster where a model is meant."""
+    try:
+        split(word)
+    except ClusterError:
+        return None
+    return Problem(word, "is a cluster, and no model", f"write --cluster {word}")
 
 
 def called(path: Path) -> Model:

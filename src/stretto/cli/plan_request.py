@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from stretto.cli.arguments import Pairs
-from stretto.cli.models import model_of
+from stretto.cli.models import cluster_word, model_of
 from stretto.cli.plan_more import survivor_problems
 from stretto.cli.say import attempt
 from stretto.cluster import Cluster, find
@@ -73,10 +73,12 @@ def request(options: argparse.Namespace, keys: Pairs, problems: list[Problem]) -
     problems += _word_problems(options, keys)
     demands = _constraints(options.constraint, problems)
     own = _constraints([f"{name}={_text(value)}" for name, value in keys], problems)
-    binding = own if options.why_not else (*demands, *own)
-    problems += contradictions(binding)
+    run = tuple(c for c in dict.fromkeys((*demands, *own)) if c.key == "runs")
+    if options.why_not:  # what is to run is both that are compared
+        demands, own = (tuple(dict.fromkeys((*some, *run))) for some in (demands, own))
+    problems += contradictions(own if options.why_not else (*demands, *own))
     notes: list[str] = []
-    here = any(c.key == "runs" and c.sign == "=" and 1.0 in c.values for c in binding)
+    here = any(c.sign == "=" and 1.0 in c.values for c in run)
     named = options.stack or (None if here else DEFAULT)
     task = _task(options, named, notes, problems)
     problems += survivor_problems(options.survivors, task)
@@ -99,7 +101,8 @@ def _word_problems(options: argparse.Namespace, keys: Pairs) -> Iterator[Problem
     for extra in options.model[1:]:
         limit = re.search("[<>!]=?", extra)
         remedy = f"write --constraint '{extra}'" if limit else "name one"
-        yield Problem(extra, "is no model" if limit else "a second model", remedy)
+        other = Problem(extra, "is no model" if limit else "a second model", remedy)
+        yield cluster_word(extra) or other
     if options.cluster is None:
         yield Problem("--cluster", "is missing", "write --cluster h100x64")
     if options.top < 0:

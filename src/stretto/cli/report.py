@@ -58,6 +58,8 @@ def run(arguments: Sequence[str]) -> int:
     if options.cluster:
         cluster = attempt(lambda: find(options.cluster), problems)
     if options.words and named[options.words[0]]:
+        rule = "a run has a plan of its own"
+        problems += [Problem(key, rule, "leave it out") for key, _ in keys]
         notes: tuple[str, ...] = ()
         shown = _run(named, options, cluster, problems, say)
         out = options.out or Path(options.words[0]) / "report.html"

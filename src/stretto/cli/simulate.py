@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, overload
 
 from stretto.cli.arguments import Parser
 from stretto.cli.plans import in_words
@@ -21,7 +21,6 @@ from stretto.cli.subject import assumed
 from stretto.cost import cost
 from stretto.cost.stacks import OWN, names
 from stretto.errors import InputError, Problem
-from stretto.program.instruction import Program
 from stretto.program.lower import lower
 from stretto.report import simulate as simulated
 from stretto.report.quantities import step
@@ -36,6 +35,9 @@ from stretto.simulate.stop import stopped
 from stretto.timeline.chrome import PREDICTED, Mark, chrome
 from stretto.timeline.memory import MemoryCurve, curve
 from stretto.units import show_count
+
+if TYPE_CHECKING:
+    from stretto.simulate.energy import Frontier
 
 _ABOUT = """\
 Plays a step of a plan on a cluster, instruction by instruction: every rank's list as stretto train
@@ -95,7 +97,7 @@ def run(arguments: Sequence[str]) -> int:
         drawn = picture(line, program, title=_title(asked, told), stopped=told.stopped)
         with refusing(options.svg):
             options.svg.write_text(drawn, encoding="utf-8")
-    spent = _energy(asked, program, faults) if options.energy else None
+    spent = _energy(asked, told.folded, faults) if options.energy else None
     if options.json:
         tree = simulated.tree(told)
         if spent is not None:
@@ -114,7 +116,7 @@ def run(arguments: Sequence[str]) -> int:
     if notes := assumed(options.words, keys, asked.plan):
         after += wrapped([f"assumed: {'; '.join(notes)}"])
     if options.trace is not None:
-        after.append(f"the step for https://ui.perfetto.dev in {options.trace}")
+        after.append(f"{_drawn(told.folded)} for https://ui.perfetto.dev in {options.trace}")
     if options.svg is not None:
         after.append(f"drawn in {options.svg}")
     if after:
@@ -142,13 +144,20 @@ def _title(asked: Request, told: simulated.Told) -> str:
     """Give what stands above the picture of a step."""
     name = asked.model.name or "a model"
     if told.folded.line.finished:
-        return f"{name}, a step of {step(told.step_s)}"
+        return f"{name}, {_drawn(told.folded).replace('the step', 'a step')} of {step(told.step_s)}"
     ends = [
         f"rank {one.rank} {one.verb} after {step(one.at_s)}"
         for one in told.stopped
         if one.at_s is not None
     ]
     return f"{name}, a step that does not end: {', '.join(ends)}"
+
+
+def _drawn(folded: Folded) -> str:
+    """Give what of a step a picture or a trace has."""
+    if folded.fewer is None:
+        return "the step"
+    return f"{folded.most.micro_batches} of {folded.micro_batches:,} micro-batches of the step"
 
 
 def _marks(told: simulated.Told) -> list[Mark]:
@@ -226,11 +235,17 @@ def _chance(asked: Request, folded: Folded, faults: Sequence[Fault]) -> Jitter:
     )  # fmt: skip
 
 
-def _energy(asked: Request, program: Program, faults: Sequence[Any]) -> Any:
-    from stretto.simulate.energy import frontier
+def _energy(asked: Request, folded: Folded, faults: Sequence[Fault]) -> Frontier:
+    """Give the frontier of a step; of one that was folded, in proportion to what was played."""
+    from stretto.simulate.energy import drawn_j, frontier
 
     _say("finding clocks that take less energy")
-    return frontier(program, asked.cluster, stack=asked.stack, faults=faults)
+    most = frontier(folded.most.program, asked.cluster, stack=asked.stack, faults=faults)
+    if folded.fewer is None:
+        return most
+    fewer_j = drawn_j(folded.fewer.program, asked.cluster, stack=asked.stack, faults=faults)
+    whole_j = folded.parts({"j": most.full_j}, {"j": fewer_j})["j"]
+    return most.of_whole(step_s=folded.expected_s, energy_j=whole_j)
 
 
 def _lines(asked: Request, told: simulated.Told) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from stretto.cli.arguments import Pairs
 from stretto.cli.keys import MESH, sort
-from stretto.cli.models import DEFAULT, model_of, word_of
+from stretto.cli.models import DEFAULT, cluster_word, model_of, word_of
 from stretto.cli.plans import Wish, model_beside, model_in, plan_of, read_plan
 from stretto.cli.rundir import RunDirectory
 from stretto.cli.say import attempt
@@ -41,7 +41,10 @@ def subject(
         return None, None
     home, models = _words(names)
     of_run = home is not None and RunDirectory(home).is_one
-    problems += [Problem(n, "a second model", "name a plan and a model") for n in models[1:]]
+    problems += [
+        cluster_word(n) or Problem(n, "a second model", "name a plan and a model")
+        for n in models[1:]
+    ]
     if of_run and models:
         rule = "the run has a model of its own"
         problems.append(Problem(models[0], rule, f"leave it out, or name {home}/plan.toml"))
@@ -88,6 +91,8 @@ def mistaken(name: str) -> Problem | None:
     path = Path(name)
     if RunDirectory(path).is_one or path.is_file() or (path / "config.json").exists():
         return None
+    if path.is_dir() and not any(path.iterdir()):
+        return Problem(name, "is an empty directory", "name a run, a plan or a model")
     if inside := _runs(path):
         rule = f"is a directory of runs: {_listed(inside)}"
         return Problem(name, rule, f"name one of them: {path / inside[0]}")

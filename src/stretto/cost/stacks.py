@@ -116,5 +116,5 @@ def own(cluster: Cluster) -> Stack:
 
 def _unknown(field: str, word: str, known: tuple[str, ...]) -> Problem:
     near = difflib.get_close_matches(word, known, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    hint = f"did you mean {near[0]}? " if near else ""
     return Problem(field, f"there is none called {word!r}", f"{hint}choose from {', '.join(known)}")

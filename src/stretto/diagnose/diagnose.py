@@ -92,6 +92,7 @@ def _slow(known: Case) -> tuple[list[Finding], Floats]:
     if fits:
         longer = known.cells(np.prod([fit.effect(seen) for fit in fits], axis=0))
         extra = known.without_s(longer)
+        fits.sort(key=lambda fit: (fit.factor > 1.0) != (extra > 0.0))  # what makes it so, first
         first, why = fits[0], teller.kinds(fits, extra_s=extra)
         found.append(known.finding(
             Cause.UNEXPLAINED, first.suspect.where, (), factor=first.factor, extra_s=extra,
@@ -178,6 +179,8 @@ def _rest(known: Case, found: Sequence[Finding]) -> Iterator[Finding]:
     rank = int(web.rank[cell])
     stage = compared.program.of(rank)
     what = label(compared.program, stage, stage.instructions[web.instruction(cell)])
-    was, now = (float(part.own_s[cell]) for part in (compared.expected, taken))
-    why = known.teller.rest(what, rank, predicted_s=was, measured_s=now, extra_s=extra)
+    was, now = float(compared.expected.own_s[cell]), float(own[cell])
+    why = known.teller.rest(
+        what, rank, predicted_s=was, measured_s=now, extra_s=extra, without=bool(found)
+    )
     yield known.finding(Cause.UNEXPLAINED, what, (rank,), factor=1.0, extra_s=extra, why=why)

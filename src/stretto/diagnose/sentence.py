@@ -116,11 +116,11 @@ class Teller:
                     f"being there; {cost}; {which}"
                 )
             case Cause.WRONG_CONSTANT:
-                worse = "too good" if fit.factor > 1 else "too bad"
+                promises = "too much" if fit.factor > 1 else "too little"
                 instead = f"; or a link of {passed}, which they all pass, is slow" if passed else ""
                 return (
                     f"what depends on {what.where} takes {times} as long as predicted, on all "
-                    f"ranks alike; {cost}; the number of the cluster's file is {worse}: "
+                    f"ranks alike; {cost}; the cluster's file promises {promises}: "
                     f"stretto calibrate fits it{instead}"
                 )
             case Cause.UNEXPLAINED | Cause.DATA_WAIT | Cause.HOST:
@@ -179,7 +179,14 @@ class Teller:
         )
 
     def rest(
-        self, what: str, rank: int, *, predicted_s: float, measured_s: float, extra_s: float
+        self,
+        what: str,
+        rank: int,
+        *,
+        predicted_s: float,
+        measured_s: float,
+        extra_s: float,
+        without: bool,
     ) -> str:
         """Give what is not explained, and the instruction with most of it.
 
@@ -187,14 +194,16 @@ class Teller:
             what: The instruction.
             rank: Whose.
             predicted_s: What it was to take.
-            measured_s: What it took.
+            measured_s: What it took, without what is explained.
             extra_s: All that is not explained.
+            without: Whether anything is.
         """
         return (
             f"{seconds(extra_s)} of a step of {seconds(self.step_s)} is not explained by "
             f"anything else; the largest part is of {self._rank(rank)}: {what} takes "
-            f"{seconds(measured_s)} instead of {seconds(predicted_s)}; single times vary "
-            f"by {self.seen.noise:.0%} by chance"
+            f"{seconds(measured_s)} instead of {seconds(predicted_s)}"
+            f"{', what else was found taken out' if without else ''}; single times vary "
+            f"by {self.seen.noise:.2%} by chance"
         )
 
     def _rank(self, rank: int) -> str:

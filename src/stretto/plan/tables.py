@@ -74,7 +74,7 @@ def _table_problems(
             near = difflib.get_close_matches(dim, dims, n=1)
             yield Problem(
                 at, f"{where.rpartition('.')[2]} rules cannot split {dim!r}",
-                f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(dims)}",
+                f"did you mean {near[0]}?" if near else f"choose from {', '.join(dims)}",
             )  # fmt: skip
         for axis in axes:
             if axis in staged:

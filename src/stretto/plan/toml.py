@@ -122,7 +122,7 @@ def unknown(tree: Mapping[str, Any], known: set[str], prefix: str) -> list[Probl
     for key in tree:
         if key not in known:
             near = difflib.get_close_matches(key, sorted(known), n=1)
-            remedy = f"did you mean {near[0]!r}?" if near else f"choose from {sorted(known)}"
+            remedy = f"did you mean {prefix}{near[0]}?" if near else f"choose from {sorted(known)}"
             found.append(Problem(prefix + key, "there is no such key", remedy))
     return found
 

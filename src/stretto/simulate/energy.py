@@ -92,6 +92,32 @@ class Frontier:
         """The share of energy that is saved without a slower step."""
         return 1.0 - self.points[0].energy_j / self.full_j
 
+    def of_whole(self, *, step_s: float, energy_j: float) -> Frontier:
+        """Give the frontier of a longer step, of which this is a part, in proportion.
+
+        Args:
+            step_s: The whole step at full clocks, with what is lost by chance.
+            energy_j: Its energy.
+        """
+        longer, more = step_s / self.full_s, energy_j / self.full_j
+        points = (
+            replace(
+                one,
+                step_s=longer * one.step_s,
+                planned_s=longer * one.planned_s,
+                energy_j=more * one.energy_j,
+            )
+            for one in self.points
+        )
+        return Frontier(self.alike, step_s, energy_j, tuple(points))
+
+
+def drawn_j(
+    program: Program, cluster: Cluster, *, stack: Stack, faults: Sequence[Fault] = ()
+) -> float:
+    """Give what all devices draw in a step at full clocks, in joules; see `frontier`."""
+    return _model(program, cluster, stack, faults).full_j
+
 
 def frontier(
     program: Program, cluster: Cluster, *, stack: Stack, faults: Sequence[Fault] = ()
@@ -107,6 +133,10 @@ def frontier(
     Raises:
         InputError: The cluster does not say what its devices draw.
     """
+    return _model(program, cluster, stack, faults).frontier()
+
+
+def _model(program: Program, cluster: Cluster, stack: Stack, faults: Sequence[Fault]) -> _Model:
     power = [part.device.power_w for part in cluster.parts]
     if any(p.compute_bound <= p.idle for p in power):
         rule = f"{cluster.name} does not say that work draws more than waiting"
@@ -117,10 +147,8 @@ def frontier(
     clocked_s = np.where(whole.device >= 0, slow.work_s - whole.work_s, 0.0)  # as 2 - 1 is 1
     kinds = np.repeat(np.arange(len(power)), [part.devices for part in cluster.parts])
     draws = [power[kinds[player.ranks[0]]] for player in whole.players]
-    return slowed(
-        whole, clocked_s=clocked_s, draws=draws, contention=float(stack.contention),
-        lost=straggle(program, stack),
-    )  # fmt: skip
+    lost = straggle(program, stack)
+    return _played(whole, clocked_s, draws, float(stack.contention), lost)
 
 
 def slowed(
@@ -143,10 +171,16 @@ def slowed(
     Raises:
         InputError: It never ends.
     """
+    return _played(whole, clocked_s, draws, contention, lost).frontier()
+
+
+def _played(
+    whole: Graph, clocked_s: Floats, draws: Sequence[Power], contention: float, lost: float
+) -> _Model:
     begun_s, done_s = play(whole, contention=contention)
     if not np.isfinite(done_s).all():
         raise InputError(Problem("faults", "the step does not end", "leave out what halts a rank"))
-    return _Model(whole, clocked_s, draws, begun_s, done_s, contention, lost).frontier()
+    return _Model(whole, clocked_s, draws, begun_s, done_s, contention, lost)
 
 
 def _at_half(cluster: Cluster) -> Cluster:
@@ -195,8 +229,12 @@ class _Model:
             if not points or point.energy_j < points[-1].energy_j:
                 points.append(point)
         ranks = tuple(player.ranks for player in self.whole.players)
-        full = self._energy_j(np.ones_like(self.clocked), self.begun_s, self.done_s)
-        return Frontier(ranks, self.full_s * (1.0 + self.lost), full, tuple(points))
+        return Frontier(ranks, self.full_s * (1.0 + self.lost), self.full_j, tuple(points))
+
+    @property
+    def full_j(self) -> float:
+        """What all devices draw at full clocks."""
+        return self._energy_j(np.ones_like(self.clocked), self.begun_s, self.done_s)
 
     def _solve(self, end_s: float | None) -> Point:
         """Give the clocks of least energy for a step that ends by `end_s`, or whenever is best."""
