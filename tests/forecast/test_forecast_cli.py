@@ -116,6 +116,7 @@ def test_a_plan_is_priced_and_its_training_forecast(stretto: Stretto) -> None:
     _, out, _ = stretto(*words)
     assert out.startswith("llama-3-8b, 8.03 G parameters, 100 G tokens, on 64 × H100-SXM\n")
     assert "USD" in out and "Wh, spare nodes included" in out
+    assert "spare nodes included" not in stretto(*words, "--spares", "0")[1]
 
 
 def test_replicas_that_leave_are_better_than_waiting(stretto: Stretto) -> None:
@@ -234,6 +235,8 @@ def test_a_single_run_has_no_spread_and_long_times_are_days(stretto: Stretto) ->
     assert "is stored 27 h 47 min later" in out  # 100 TB at 1 GB/s of one node
     _, out, _ = stretto("--devices", "8", "--step", "1us", "--steps", "1", "--failures", "none")
     assert "1 step of 1 us" in out
+    _, out, _ = stretto("--devices", "8", "--step", "1s", "--steps", "7200", "--failures", "none")
+    assert "done 2 h 00 min later" in out  # on which day says nothing
 
 
 def test_closed_forms_say_between_which_failures(stretto: Stretto) -> None:

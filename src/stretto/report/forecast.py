@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 from collections.abc import Iterator
 from typing import Literal
@@ -24,6 +25,7 @@ from stretto.report.quantities import counted, duration, energy, money, step
 _SLIGHT = 0.00005  # of the time: too little for a line
 _POINTS = 9  # of the curve in small text
 _LONG_S = 120.0
+_FEW_DAYS_S = 3 * DAY_S  # of which a date says too little
 _HOPELESS = (
     "No run is done, so other intervals between checkpoints, and other numbers of spare nodes, "
     "were not tried; leave out --spares for as many as are away, or say --elastic"
@@ -82,7 +84,7 @@ def _verdict(told: Told) -> Iterator[Text]:
     low, middle, high = quantiles(forecast.finish_s)
     runs, lost = len(forecast.finish_s), forecast.given_up
     if math.isfinite(middle):
-        end = f"done {'on ' if told.date(middle) else ''}{_day(told, middle)}"
+        end = f"done {'on ' if _date(told, middle) else ''}{_day(told, middle)}"
         spread = f"    10–90 % of {runs} runs: {_day(told, low)} to {_day(told, high)}"
         yield Text.assemble((end, "bold"), spread if runs > 1 else "")
         shares = quantiles(forecast.goodput)
@@ -102,18 +104,23 @@ def _verdict(told: Told) -> Iterator[Text]:
     if told.price is not None and not lost:
         spent = [money(told.price.money(forecast))]
         spent += [energy(told.price.energy_j(forecast))] if told.price.step_j else []
-        yield Text(f"{', '.join(spent)}, spare nodes included")
+        spares = ", spare nodes included" if forecast.setup.spares.nodes else ""
+        yield Text(f"{', '.join(spent)}{spares}")
 
 
 def _day(told: Told, seconds: float) -> str:
-    """Give a day: ``7 Mar 2026``."""
+    """Give a day: ``7 Mar 2026``; of what takes few, how long that is."""
     if math.isinf(seconds):
         return "never"
-    day = told.date(seconds)
+    day = _date(told, seconds)
     if day:
         return f"{day.day} {day:%b %Y}"
     years = seconds / DAY_S / 365.25
     return f"{years:,.0f} years later" if years >= 2 else f"{duration(seconds)} later"
+
+
+def _date(told: Told, seconds: float) -> datetime.date | None:
+    return told.date(seconds) if seconds >= _FEW_DAYS_S else None
 
 
 def _time(seconds: float) -> str:
