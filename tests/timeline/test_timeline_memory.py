@@ -21,7 +21,7 @@ from stretto.program.lower import lower
 from stretto.program.memory import memory
 from stretto.simulate import simulate
 from stretto.timeline.held import ROLES, changes, kept_bytes, resting
-from stretto.timeline.memory import GROUPS, NAMES, curve
+from stretto.timeline.memory import GROUPS, NAMES, MemoryCurve, curve
 
 cases = settings(max_examples=15, deadline=None)
 seeds = st.integers(0, 10_000)
@@ -72,6 +72,15 @@ def test_a_curve_is_periodic_and_its_changes_are_in_order(seed: int) -> None:
             assert values[0] == values[-1]
             assert values.min() >= 0
         assert held.total_bytes[held.peak] == held.total_bytes.max()
+
+
+def test_a_process_that_keeps_all_it_had_is_fullest_where_most_is_of_the_program() -> None:
+    parts = {name: np.zeros(4, dtype=np.int64) for name in NAMES}
+    own, whole = np.array([1, 4, 6, 2]), np.array([9, 9, 9, 8])
+    held = MemoryCurve(
+        np.arange(4.0), parts | {"activations": own, "other": whole - own}, np.arange(-1, 3)
+    )
+    assert held.peak == 2
 
 
 def test_kinds_are_told_apart() -> None:

@@ -53,8 +53,13 @@ class MemoryCurve:
 
     @property
     def peak(self) -> int:
-        """The index of the time from which on the most is held, the first of equals."""
-        return int(self.total_bytes.argmax())
+        """The index of the time from which on the most is held.
+
+        A process keeps what it had, so that many are equal: then where most is of the program.
+        """
+        total = self.total_bytes
+        most = np.flatnonzero(total == total.max())
+        return int(most[(total - self.held_bytes["other"])[most].argmax()])
 
 
 def curve(
