@@ -97,7 +97,7 @@ def run(arguments: Sequence[str]) -> int:
         drawn = picture(line, program, title=_title(asked, told), stopped=told.stopped)
         with refusing(options.svg):
             options.svg.write_text(drawn, encoding="utf-8")
-    spent = _energy(asked, told.folded, faults) if options.energy else None
+    spent = _energy(asked, told, faults) if options.energy else None
     if options.json:
         tree = simulated.tree(told)
         if spent is not None:
@@ -235,17 +235,18 @@ def _chance(asked: Request, folded: Folded, faults: Sequence[Fault]) -> Jitter:
     )  # fmt: skip
 
 
-def _energy(asked: Request, folded: Folded, faults: Sequence[Fault]) -> Frontier:
-    """Give the frontier of a step; of one that was folded, in proportion to what was played."""
+def _energy(asked: Request, told: simulated.Told, faults: Sequence[Fault]) -> Frontier:
+    """Give the frontier of the step that is told, in proportion to what was played of it."""
     from stretto.simulate.energy import drawn_j, frontier
 
     _say("finding clocks that take less energy")
+    folded = told.folded
     most = frontier(folded.most.program, asked.cluster, stack=asked.stack, faults=faults)
-    if folded.fewer is None:
-        return most
-    fewer_j = drawn_j(folded.fewer.program, asked.cluster, stack=asked.stack, faults=faults)
-    whole_j = folded.parts({"j": most.full_j}, {"j": fewer_j})["j"]
-    return most.of_whole(step_s=folded.expected_s, energy_j=whole_j)
+    whole_j = most.full_j
+    if folded.fewer is not None:
+        fewer_j = drawn_j(folded.fewer.program, asked.cluster, stack=asked.stack, faults=faults)
+        whole_j = folded.parts({"j": whole_j}, {"j": fewer_j})["j"]
+    return most.of_whole(step_s=told.step_s, energy_j=whole_j)
 
 
 def _lines(asked: Request, told: simulated.Told) -> Iterator[str]:
