@@ -163,6 +163,7 @@ def test_a_step_that_is_written_appears_without_loading_the_page_again(
     expect(page.locator("#head .stats")).to_contain_text("of 20")
     append(run, *(record(s, steps=20, loss=1.25) for s in range(11, 21)))
     expect(page.locator(".badge")).to_have_text("finished")
+    expect(page.locator(".state")).to_have_text("finished")
     expect(page.locator("#curves .chart-legend").first).to_contain_text("1.25")
 
 
@@ -264,6 +265,80 @@ def test_the_cursor_of_a_curve_is_moved_and_read_aloud_by_keyboard(
     expect(page.locator("#say")).to_contain_text("step 2; training 5.307")  # 6 − ln 2
 
 
+def test_a_legend_says_the_last_value_and_not_the_mean_of_the_last_point(
+    look: Look, serve: Serve, tmp_path: Path
+) -> None:
+    run = a_run(tmp_path / "long", steps=3000, loss=lambda s: 2.5 if s == 3000 else 4.0)
+    page = look(serve(run).run_url("long"))
+    expect(page.locator("#curves .note")).to_contain_text("Each point holds 4 steps")
+    expect(page.locator("#curves .chart-legend").first).to_have_text("training2.500")
+
+
+def test_a_smoothed_curve_says_both_values_and_what_is_scheduled_is_not_smoothed(
+    look: Look, serve: Serve, tmp_path: Path
+) -> None:
+    run = a_run(tmp_path / "rough", steps=0, planned=60)
+    append(run, *(record(s, loss=4.0 + 2 * (s % 2), lr=1e-3 * (s % 2)) for s in range(1, 61)))
+    page = look(serve(run).run_url("rough"))
+    slider = page.get_by_label("Smoothing")
+    slider.focus()
+    page.keyboard.press("ArrowRight")  # what lies one step back counts half
+    said = page.locator("#say")
+    for title, one, two in (
+        # Loss is 6, 4, 6, …: the first is itself, and then 4 counts twice: (2 · 4 + 6) / 3.
+        ("Loss", "training 6; training, smoothed 6", "training 4; training, smoothed 4.667"),
+        ("Learning rate", "learning rate 0.001", "learning rate 0"),
+    ):
+        card = page.locator("#curves .card", has=page.get_by_role("heading", name=title))
+        card.locator(".chart").focus()
+        page.keyboard.press("Home")
+        expect(said).to_have_text(f"step 1; {one}")
+        page.keyboard.press("ArrowRight")
+        expect(said).to_have_text(f"step 2; {two}")
+
+
+def test_ticks_of_a_logarithmic_axis_are_round(look: Look, serve: Serve, runs: Path) -> None:
+    page = look(serve(runs).run_url("first"))
+    page.evaluate("""() => {
+      const { prototype } = CanvasRenderingContext2D, { fillText } = prototype;
+      window.written = [];  // by the first chart
+      prototype.fillText = function (text, ...rest) {
+        const first = document.querySelector("#curves .chart").contains(this.canvas);
+        if (first) window.written.push(text);
+        return fillText.call(this, text, ...rest);
+      };
+    }""")
+    card = page.locator("#curves .card").first
+    card.get_by_text("log").click()
+    card.scroll_into_view_if_needed()
+    page.wait_for_function("window.written.length > 0")
+    written = set(page.evaluate("window.written"))
+    assert {"2", "3", "4", "5", "6"} <= written  # from 6 − ln 60 = 1.91 to 6
+    assert all(re.fullmatch(r"\d{1,2}", text) for text in written)
+
+
+def test_the_table_of_curves_calls_them_as_their_pictures_do(
+    look: Look, serve: Serve, runs: Path
+) -> None:
+    page = look(serve(runs).run_url("first"))
+    page.get_by_text("The curves as a table").click()
+    head = page.locator("#curves details[open] th").all_inner_texts()
+    titles = page.locator("#curves .card h3").all_inner_texts()
+    assert head[0] == "Step"
+    assert [text.split(": ")[0] for text in head[1:]] == [*titles, titles[-1]]  # the last has two
+    assert head[-2:] == [f"{titles[-1]}: {which}" for which in ("for data", "for the interpreter")]
+
+
+def test_that_a_run_began_is_no_incident_on_any_axis(look: Look, serve: Serve, runs: Path) -> None:
+    page = look(serve(runs).run_url("first"))
+    for axis in ("Step", "Tokens", "Time"):
+        page.get_by_role("radio", name=axis, exact=True).check()
+        page.locator("#curves .chart").first.focus()
+        page.keyboard.press("Home")
+        expect(page.locator("#say")).to_contain_text("training 6")
+        expect(page.locator("#say")).not_to_contain_text("began")
+
+
 def test_a_restart_is_a_line_with_a_key_and_is_read_aloud_where_the_cursor_is(
     look: Look, serve: Serve, runs: Path
 ) -> None:
@@ -338,7 +413,7 @@ def test_a_run_that_began_later_is_offered_and_the_address_keeps_what_was_chosen
 
 def test_a_hidden_page_takes_no_connection(look: Look, serve: Serve, runs: Path) -> None:
     page = look(serve(runs).run_url("first"))
-    expect(page.locator(".state")).to_have_text("live")
+    expect(page.locator(".state")).to_have_text("finished")
     page.evaluate(
         "Object.defineProperty(document, 'hidden', {value: true, configurable: true});"
         "document.dispatchEvent(new Event('visibilitychange'))"

@@ -106,6 +106,14 @@ def test_values_that_are_rare_keep_their_own_places() -> None:
     assert unpacked(rare["mean"]).tolist() == list(range(10))
 
 
+def test_the_newest_value_is_that_of_the_last_step_however_much_is_thinned_or_left_out() -> None:
+    values = np.arange(100_000, dtype=np.float64)
+    assert thinned("run", NOWHERE, a_table(values))["newest"]["loss"] == 99_999
+    assert thinned("run", NOWHERE, a_table(values), last=50)["newest"]["loss"] == 99_999
+    values[-2:] = np.nan
+    assert thinned("run", NOWHERE, a_table(values))["newest"]["loss"] == 99_997
+
+
 def test_a_run_that_has_not_begun_has_curves_of_nothing() -> None:
     found = thinned("run", NOWHERE, Table())
     assert (found["rows"], found["columns"], found["x"]["step"]["shape"]) == (0, {}, [0])

@@ -69,6 +69,14 @@ def expected(run: Path, **query: object) -> dict[str, Any]:
     return dict(answer(of_run(run), {name: str(value) for name, value in query.items()}))
 
 
+def quantity(text: str) -> float:
+    """Give the number at the end of a text, with its unit, in seconds or bytes."""
+    units = {"s": 1, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}
+    units |= {"GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "B": 1}
+    number, unit = text.replace("\n", " ").split()[-2:]
+    return float(number.replace(",", "")) * units[unit]
+
+
 def best(answered: dict[str, Any]) -> dict[str, Any]:
     return dict(answered["plans"][answered["best"]])
 
@@ -235,6 +243,27 @@ def test_plan_and_command_can_be_copied(live: Page) -> None:
     assert copied == live.locator(".explorer-command pre").inner_text()
     live.get_by_text("The plan as TOML").click()
     expect(live.locator(".explorer-file pre")).to_contain_text("[mesh]")
+
+
+def test_what_is_listed_of_a_step_and_of_memory_makes_the_whole(live: Page) -> None:
+    rests = 0
+    for figure, whole in (("Where a step goes", "step_s"), ("fullest rank", "memory_bytes")):
+        listed = live.locator(".explorer-bar", has_text=figure).locator(".legend li")
+        parts = [p for p in listed.all_inner_texts() if not p.startswith("free")]
+        rests += parts[-1].startswith("the rest")
+        told = live.evaluate(f"""() => {{
+          const {{ answer }} = document.querySelector("#explorer .section-body").explorer;
+          return answer.plans[answer.best].{whole};
+        }}""")
+        assert sum(map(quantity, parts)) == pytest.approx(told, rel=0.01)
+    assert rests
+
+
+def test_the_slider_and_the_words_beside_it_begin_alike(live: Page) -> None:
+    positions = live.locator(".explorer-control").nth(2)
+    expect(positions).to_contain_text("slider 128 to 262,144, typed 1 to 1,048,576")
+    slider(live, "Positions a sequence").press("Home")
+    expect(live.get_by_label("Positions a sequence, as a number")).to_have_value("128")
 
 
 def test_kinds_of_plan_can_be_hidden(live: Page) -> None:

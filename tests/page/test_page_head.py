@@ -49,10 +49,16 @@ def test_a_run_is_compared_with_what_was_foretold(tmp_path: Path) -> None:
     append(run, *(record(s, step_s=told_s * 1.1) for s in range(21, 400)))
     subject.metrics.read()
     assert verdict(subject).endswith("(+10.0 %).")
-    assert figures(subject)["Measured step"][1:] == ("+10.0 %", "warn")
+    told = "+10.0 %, median of the last 200 steps"
+    assert figures(subject)["Measured step"][1:] == (told, "warn")
     assert verdict(subject, "In step 9: rank 5 is slow.").endswith(
         "(+10.0 %). In step 9: rank 5 is slow."
     )
+
+
+def test_a_measured_step_says_of_how_many_steps_it_is_the_median(tmp_path: Path) -> None:
+    few = figures(a_subject(tmp_path, steps=10))["Measured step"]
+    assert few[1].endswith(", median of the last 7 steps")  # the first three warm up
 
 
 @pytest.mark.parametrize(("ratio", "tone"), [(1.04, "good"), (0.9, "warn"), (1.5, "bad")])

@@ -334,6 +334,24 @@ def test_keys_walk_from_instruction_to_instruction_and_say_which(page: Page, run
     expect(page.get_by_role("tooltip")).to_be_hidden()
 
 
+def test_an_instruction_without_a_counterpart_says_so_and_stays_selected(page: Page) -> None:
+    page.locator(".step-rows").focus()
+    page.keyboard.press("ArrowDown")
+    before = view(page, "view.selected")
+    page.get_by_role("radio", name="measured", exact=True).check()
+    page.locator(".step-rows").focus()
+    page.keyboard.press("o")
+    assert view(page, "view.selected") == before
+    expect(page.locator("#say")).to_have_text(
+        "It has no counterpart that is predicted and shown here"
+    )
+    page.get_by_role("radio", name="both", exact=True).check()
+    view(page, "view.selected = {side: 'measured', rank: 0, row: view.model.sheet(0).length}")
+    page.locator(".step-rows").focus()
+    page.keyboard.press("o")  # of what only a recording has
+    assert view(page, "view.selected.side") == "measured"
+
+
 def test_the_others_in_a_message_are_those_of_its_group(page: Page, run: Subject) -> None:
     program, _ = known(run)
     mesh, leaves = program.placement.mesh, book(program)
@@ -473,7 +491,7 @@ def test_a_live_page_shows_a_step_as_soon_as_it_is_recorded(
     subject = of_run(path)
     on_disk(subject, a_recording(subject, step=2))
     page = settled(look(serve(tmp_path / "runs").run_url("small")))
-    expect(page.locator("#state")).to_have_attribute("data-kind", "live")
+    expect(page.locator("#state")).to_have_text("finished")
     on_disk(subject, a_recording(subject, faults=[SlowRank(1, 2.0)], noise=0.01, step=4))
     until(page, "view.model.step.step === 4")
     expect(page.locator("#step .select select")).to_have_value("4")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stretto.errors import InputError, Problem
-from stretto.page.head import typical
+from stretto.page.head import RECENT, typical
 from stretto.page.incidents import incidents
 from stretto.page.metrics import Column, Metrics, Table
 from stretto.page.origin import predicted_bytes, predicted_mfu
@@ -77,6 +77,7 @@ def data(subject: Subject) -> dict[str, Any] | None:
         ],
         "choices": [name for name, _ in subject.others],
         "steps": subject.steps,
+        "recent": RECENT,
     }
 
 
@@ -137,8 +138,10 @@ def thinned(
     edges = np.unique(np.append(np.arange(start // size * size, stop, size).clip(start), stop))
     elapsed = np.nancumsum(table["step_s"])
     axes = {"step": step, "tokens": table["tokens"], "elapsed_s": elapsed}
-    columns, sparse = {}, {}
-    for column in table.columns.keys() - _NOT_DRAWN:
+    columns, sparse, newest = {}, {}, {}
+    for column in sorted(table.columns.keys() - _NOT_DRAWN):
+        if len(known := np.flatnonzero(np.isfinite(table[column]))):
+            newest[column] = float(table[column][known[-1]])
         values = table[column][start:stop]
         rows = np.flatnonzero(np.isfinite(values))
         if 2 * len(rows) > len(values):
@@ -156,6 +159,7 @@ def thinned(
         **_places(axes, (edges[:-1] + edges[1:] - 1) // 2),
         "columns": columns,
         "sparse": sparse,
+        "newest": newest,
         "incidents": incidents(metrics.path.parent, table),
     }
 

@@ -14,7 +14,7 @@ from stretto.diagnose.diagnose import diagnose
 from stretto.diagnose.sentence import brief
 from stretto.errors import InputError
 from stretto.page import step_read
-from stretto.page.metrics import Table
+from stretto.page.metrics import Column, Table
 from stretto.page.origin import lost, origins, predicted_bytes, predicted_mfu
 from stretto.page.standing import State, begun, state
 from stretto.page.subject import Subject
@@ -179,11 +179,15 @@ def verdict(subject: Subject, found: str = "") -> str:
     )
 
 
-def typical(values: np.ndarray[Any, Any]) -> float | None:
+def typical(values: Column) -> float | None:
     """Give the median of the last values, warm-up left out; None where there are none."""
-    known = values[np.isfinite(values)]
-    recent = known[_WARM_UP if len(known) > 2 * _WARM_UP else 0 :][-RECENT:]
+    recent = _latest(values)
     return float(np.median(recent)) if len(recent) else None
+
+
+def _latest(values: Column) -> Column:
+    known = values[np.isfinite(values)]
+    return known[_WARM_UP if len(known) > 2 * _WARM_UP else 0 :][-RECENT:]
 
 
 def _figures(subject: Subject, at: Now, *, live: bool) -> Iterator[tuple[str, str, str, Tone]]:
@@ -193,7 +197,9 @@ def _figures(subject: Subject, at: Now, *, live: bool) -> Iterator[tuple[str, st
     if measured_s is not None:
         off = abs(measured_s / predicted_s - 1)
         tone: Tone = "good" if off <= _CLOSE else "warn" if off <= _FAR else "bad"
-        yield "Measured step", seconds(measured_s), change(measured_s / predicted_s), tone
+        last = counted(len(_latest(at.recent["step_s"])), "step")
+        told = f"{change(measured_s / predicted_s)}, median of the last {last}"
+        yield "Measured step", seconds(measured_s), told, tone
     speed, mfu = typical(at.recent["tokens_per_s"]), typical(at.recent["mfu"])
     told = f"predicted {count(subject.tokens / predicted_s)}" if speed else "predicted"
     yield "Tokens a second", count(speed or subject.tokens / predicted_s), told, ""

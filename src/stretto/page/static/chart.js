@@ -7,16 +7,18 @@
   const { el, format } = page;
 
   const POWERS = Array.from({ length: 60 }, (_, i) => 2 ** i);  // round in binary units
-  const MARKS = page.marks = { start: "accent", restart: "accent", checkpoint: "faint", skipped: "bad", incident: "warn" };
+  const TENS = Array.from({ length: 40 }, (_, i) => i - 20).flatMap((power) => [1, 2, 5].map((digit) => Number(`${digit}e${power}`)));
+  const TWOS = Array.from({ length: 80 }, (_, i) => 2 ** (i - 20));
+  const MARKS = page.marks = { restart: "accent", checkpoint: "faint", skipped: "bad", incident: "warn" };
 
   // chart(host, {label, height, x(value) → text, at(value) → text, y(value) → text, tick(value) → text, binary, sync,
   // zoomed(min, max) or zoomed() for all})
   // gives {set(content), size(), destroy()}; content is
-  //   {series: [{label, color, x: […], y: […], low?, high?, raw?, dash?, points?}, …],
+  //   {series: [{label, color, x: […], y: […], low?, high?, raw?, dash?, points?, newest?}, …],
   //    levels: [{from, to, value, color, label}, …], marks: [{x, kind, text, color?}], log, steady,
   //    range: [min, max] | null}
   // with null where there is no value. Levels are drawn dashed, each where it holds; with `steady` the y axis leaves out
-  // rare values far above the rest. `low` and `high` fill a band; `raw` is drawn pale.
+  // rare values far above the rest. `low` and `high` fill a band; `raw`, of which `y` is smoothed, is drawn pale.
   page.chart = (host, { label, height = 220, x, at = x, y, tick = y, binary = false, sync, zoomed }) => {
     const box = el("div", {
       class: "chart", css: { "min-height": `${height}px` }, tabindex: 0, role: "img", "aria-label": label,
@@ -84,7 +86,7 @@
         axes: [
           { ...axis, size: 30, values: (u, at) => at.map(x), space: 70 },
           {
-            ...axis, ...(binary ? { incrs: POWERS } : {}), size: 58,
+            ...axis, ...(binary ? { incrs: POWERS } : {}), ...(content.log ? { splits: (u, _, min, max) => round(min, max, binary ? TWOS : TENS), filter: (u, at) => at } : {}), size: 58,
             values: (u, at) => at.map((v) => (v === null ? "" : tick(v))),
           },
         ],
@@ -217,11 +219,13 @@
     function rows(u) {
       const here = u.data[0][u.cursor.idx];
       const found = flat.flatMap((p, i) => {
-        const k = p.of ? u.cursor.idxs[i + 1] : null, value = k === null ? null : u.data[i + 1][k];
+        const own = p.of?.raw ? i : i + 1;  // of the data: the values as they are
+        const k = p.of ? u.cursor.idxs[i + 1] : null, value = k === null ? null : u.data[own][k];
         if (value === null || value === undefined) return [];
-        const wide = p.of.low && u.data[i] ? ` (${y(u.data[i][k])} … ${y(u.data[i - 1][k])})` : "";
+        const wide = p.of.low ? ` (${y(u.data[own - 1][k])} … ${y(u.data[own - 2][k])})` : "";
         const then = k === u.cursor.idx ? "" : ` (${at(u.data[0][k])})`;
-        return [{ color: p.of.color, shape: p.of.dash ? "dashed" : "line", text: p.of.label, value: y(value) + (p.of.raw ? "" : wide) + then }];
+        const row = { color: p.of.color, shape: p.of.dash ? "dashed" : "line", text: p.of.label, value: y(value) + wide + then };
+        return p.of.raw ? [row, { ...row, text: `${p.of.label}, smoothed`, value: y(u.data[i + 1][k]) }] : [row];
       });
       const told = content.levels.filter(({ from, to }) => from < here && here <= to);
       return [...found, ...told.map(({ color, label, value }) => ({ color, shape: "dashed", text: label, value: y(value) }))];
@@ -291,6 +295,15 @@
       get element() { return box; },
     };
   };
+
+  // Round values between two on a logarithmic axis: of `numbers`, or of many only each so many;
+  // where there are few, equal steps of one of them.
+  function round(min, max, numbers) {
+    const found = numbers.filter((value) => value >= min && value <= max);
+    if (found.length > 3) return found.length > 12 ? found.filter((_, i) => i % Math.ceil(found.length / 8) === 0) : found;
+    const step = numbers.find((value) => value >= (max - min) / 6), begin = Math.ceil(min / step);
+    return Array.from({ length: Math.max(0, Math.floor(max / step) - begin + 1) }, (_, i) => (begin + i) * step);
+  }
 
   // The same colour, less of it.
   function fade(color, alpha) {

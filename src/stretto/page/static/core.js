@@ -131,6 +131,7 @@ const Stretto = (() => {
     // Draw first what is near enough to be seen: nearby(element, draw) gives a function that draws
     // now, or when the element comes near, or when there is nothing else to do.
     nearby,
+    stand(state) { standing = state; if (connected) tellConnected(); },  // of the run, as its head knows it
     announce(text) { document.getElementById("say").textContent = text; },  // to screen readers
     still: () => matchMedia("(prefers-reduced-motion: reduce)").matches,
   };
@@ -216,14 +217,20 @@ const Stretto = (() => {
 
   // ── live: the server tells what is new while the page is looked at ──────────────────────────
 
-  let source = null;
-  function listen() {
+  let source = null, connected = false, standing = "";
+  function show(kind, text) {
     const state = document.getElementById("state");
-    const show = (kind, text) => { state.dataset.kind = kind; state.textContent = text; };
+    connected = kind === "live" || kind === "still";
+    state.dataset.kind = kind;
+    state.textContent = text;
+  }
+  function tellConnected() { if (standing === "running") show("live", "live"); else show("still", standing); }
+
+  function listen() {
     const open = () => {
       if (source || document.hidden) return;
       source = new EventSource(`/api/events?${new URLSearchParams({ run: page.run })}`);
-      source.onopen = () => show("live", "live");
+      source.onopen = tellConnected;
       source.onerror = () => show("lost", "connection lost, trying again");
       source.addEventListener("plan", () => show("lost", "the plan has changed: load the page again"));
       for (const kind of ["metrics", "recordings"]) {

@@ -124,9 +124,8 @@
     // What the lines of a chart are: with one run its curves, with several what is dashed.
     meaning(chart, series) {
       if (this.runs.now.size < 2) {
-        return series.map(({ color, label, points, y }) => ({
-          color, text: label, shape: points ? "dot" : "line",
-          value: show(chart.unit)(y.findLast((v) => v !== null)),
+        return series.map(({ color, label, points, newest }) => ({
+          color, text: label, shape: points ? "dot" : "line", value: show(chart.unit)(newest),
         }));
       }
       if (chart.curves.length < 2) return [];
@@ -183,7 +182,7 @@
       const at = (show, value, step, last) => (value === null ? "–"
         : show(value) + (step === last ? "" : ` (step ${format.integer(step)})`));
       return el("div", { class: "card run-figures" }, page.table({
-        caption: "The runs side by side: what they reached, and the median of the steps since their last start",
+        caption: `The runs side by side: what they reached, and the median of the last ${this.data.recent} steps, or of fewer where they have done fewer since their last start`,
         head: ["Run", "Steps", "Loss", "Held-out loss", "Step time", "Tokens a second"], numeric: [1, 2, 3, 4, 5], kind: "stacked",
         rows: [...this.runs.now.values()].map(({ name, summary: it }) => [
           name, format.integer(it.step), at(format.number, it.loss, it.loss_step, it.step),
@@ -192,14 +191,16 @@
     }
 
     table(run) {
-      const columns = Object.keys(run.columns), last = run.x.step.length - 1;
-      const units = new Map(this.data.charts.flatMap(({ unit, curves }) => curves.map(({ column }) => [column, unit])));
+      const last = run.x.step.length - 1;
+      const columns = [...this.charts.values()].flatMap(({ chart: { title, unit, curves } }) => curves
+        .filter(({ column }) => column in run.columns)
+        .map(({ column, label }) => ({ values: run.columns[column].mean, unit, text: curves.length > 1 ? `${title}: ${label}` : title })));
       const rows = [...new Set(Array.from({ length: TABLE }, (_, i) => Math.round(i * last / (TABLE - 1))))];
       return page.table({
         caption: `${run.name}: ${run.size > 1 ? `means of ${run.size} steps` : "values"}`,
-        head: ["Step", ...columns], numeric: [...Array(columns.length + 1).keys()],
+        head: ["Step", ...columns.map(({ text }) => text)], numeric: [...Array(columns.length + 1).keys()],
         rows: rows.filter((i) => i <= last).map((i) => [format.integer(run.x.step[i]),
-          ...columns.map((column) => show(units.get(column) ?? "number")(run.columns[column].mean[i]))]),
+          ...columns.map(({ values, unit }) => show(unit)(values[i]))]),
       });
     }
 

@@ -8,6 +8,8 @@
   const list = (packed) => Array.from(page.unpack(packed), (v) => (Number.isFinite(v) ? v : null));
   const map = (tree, change) => Object.fromEntries(Object.entries(tree).map(([k, v]) => [k, change(v)]));
 
+  const SET = new Set(["lr"]);  // what a schedule sets, and nothing measures: never smoothed
+
   class CurveRuns {
     constructor() {
       this.now = new Map();     // name → what is drawn of it
@@ -56,22 +58,23 @@
     }
 
     curve(run, column) {
-      const dense = run.columns[column], sparse = run.sparse[column];
+      const dense = run.columns[column], sparse = run.sparse[column], newest = run.newest[column];
       if (dense) {
-        const { mean, low, high } = dense, raw = this.half && !low ? mean : undefined;
-        return { x: run.x[this.axis], y: smooth(run.x.step, mean, this.half), low, high, raw };
+        const { mean, low, high } = dense, half = SET.has(column) ? 0 : this.half;
+        return { x: run.x[this.axis], y: smooth(run.x.step, mean, half), low, high, raw: half ? mean : undefined, newest };
       }
-      return sparse && { x: sparse.x[this.axis], y: sparse.mean, points: sparse.mean.length < 200 };
+      return sparse && { x: sparse.x[this.axis], y: sparse.mean, points: sparse.mean.length < 200, newest };
     }
 
     get shown() { return [...this.now.values()].filter(({ name }) => !this.hidden.has(name)); }
 
-    // What happened to the runs that are drawn, where it is seen: of several each in its colour.
+    // What happened to the runs that are drawn, where it is seen: of several each in its colour. That
+    // a run began is seen without a mark.
     marks() {
       const several = this.now.size > 1;
       return this.shown.flatMap((run) => {
         const base = this.whole.get(run.name) ?? run, whose = several ? `${run.name}, ` : "";
-        return run.incidents.filter(({ step }) => step !== null).map((incident) => ({
+        return run.incidents.filter(({ step, kind }) => step !== null && kind !== "start").map((incident) => ({
           x: place(base, incident.step, "step", this.axis),
           kind: incident.kind,
           color: several ? run.color : undefined,

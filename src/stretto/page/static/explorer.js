@@ -298,7 +298,10 @@
     brief(i) {
       const { cloud, asked, tokens, plans, best } = this.answer, { key } = against(asked.objective);
       const step_s = cloud.time_s[i], own = this.decided(i), of = plans[best];
-      const parts = (columns, whole) => columns.map((v) => (Array.isArray(v) ? v[i] : v) / 1000 * whole);
+      const parts = (columns, whole) => {  // told in thousandths, which are rounded
+        const own = columns.map((v) => (Array.isArray(v) ? v[i] : v)), all = own.reduce((a, b) => a + b, 0);
+        return own.map((v) => v / all * whole);
+      };
       const plan = {
         words: this.words(i), kind: cloud.kinds[cloud.kind[i]], devices: own.devices, step_s, [key]: cloud.against[i],
         tokens_per_s_per_device: tokens / step_s / own.devices,

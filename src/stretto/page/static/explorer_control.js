@@ -13,7 +13,8 @@
     let steps = values, instead = "";
     const [least, most] = snap ? [Math.min(...values), Math.max(...values)] : limits;
     const shown = (v) => (Number.isInteger(v) ? format.integer(v) : format.tick.number(v, 6)), id = `explorer-${label.replaceAll(" ", "-")}`;
-    const words = snap ? `in this file: ${values.map(shown).join(", ")}` : `${shown(least)} to ${shown(most)}`;
+    const reach = (from, to) => `${shown(from)} to ${shown(to)}`, slid = reach(values[0], values.at(-1)), typed = reach(least, most);
+    const words = snap ? `in this file: ${values.map(shown).join(", ")}` : slid === typed ? typed : `slider ${slid}, typed ${typed}`;
     const output = el("output", { for: id }), said = el("small", { class: "explorer-instead", role: "status" });
     const range = el("input", { type: "range", id, min: 0, step: 1, oninput: () => choose(steps[range.value]) });
     const number = el("input", {

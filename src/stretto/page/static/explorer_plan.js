@@ -10,13 +10,14 @@
     "strong-line", "k-pipeline", "k-gradient", "k-update", "k-data", "faint", "bad"];
   const MEMORY = ["m-parameters", "s8", "m-gradients", "m-optimizer", "m-activations", "s6",
     "m-communication", "s3", "s7", "m-other", "faint"];
-  const SHOWN = 0.012;  // of a bar: smaller parts are not named
+  const SHOWN = 0.012;  // of the whole: smaller parts are named together
 
   const sum = (values) => values.reduce((a, b) => a + b, 0);
 
-  // A bar of parts: bar({label, values, names, colors, whole, show, rest, best, other}); `rest` names
-  // what is left, and `best` are the values of a plan called `other`, drawn below to the same scale.
-  function bar({ label, values, names, colors, whole, show, rest, best, other }) {
+  // A bar of parts: bar({label, values, total, names, colors, whole, show, free, best, other}); the
+  // parts make `total`, `free` names what is left of `whole`, and `best` are the values of a plan
+  // called `other`, drawn below to the same scale.
+  function bar({ label, values, total, names, colors, whole, show, free, best, other }) {
     const width = Math.max(whole, sum(values), best ? sum(best) : 0);
     const named = (own) => own.map((value, i) => ({ value, text: names[i], color: colors[i] })).filter((part) => part.value > 0);
     const drawn = (own) => own.map((part) => el("i", {
@@ -24,14 +25,18 @@
       title: `${part.text} ${show(part.value)}`,
     }));
     const parts = named(values);
-    const legend = parts.filter((part) => part.value > SHOWN * width).sort((a, b) => b.value - a.value);
+    const legend = parts.filter((part) => part.value > SHOWN * total).sort((a, b) => b.value - a.value);
+    const few = parts.filter((part) => !legend.includes(part)), rest = total - sum(legend.map((part) => part.value));
+    if (few.length && rest > 0) {
+      legend.push({ value: rest, text: "the rest", color: "muted", shape: "dot small", title: few.map((part) => `${part.text} ${show(part.value)}`).join(", ") });
+    }
     const said = legend.map((part) => `${part.text} ${show(part.value)}`).join(", ");
     return el("figure", { class: "explorer-bar" },
       el("figcaption", {}, label),
       el("div", { class: "parts", role: "img", "aria-label": `${label}: ${said}` }, drawn(parts)),
       best ? el("div", { class: "parts thin", role: "img", "aria-label": `${other}: ${show(sum(best))}`, title: other }, drawn(named(best))) : null,
       page.legend([...legend.map((part) => ({ ...part, value: show(part.value) })),
-        ...(rest && width > sum(values) ? [{ color: "sunken", text: rest, value: show(width - sum(values)) }] : [])]),
+        ...(free && whole > total ? [{ color: "sunken", text: free, value: show(whole - total) }] : [])]),
       best ? el("small", {}, `thin: ${other}`) : null);
   }
 
@@ -152,8 +157,8 @@
       stats,
       ...sentences(plan.gives?.length ? "Why it wins" : "How it compares", plan.wins ?? []),
       ...sentences("What it gives up", plan.gives ?? []),
-      plan.time ? bar({ label: "Where a step goes", values: plan.time, names: names.time, colors: TIME, whole: plan.step_s, show: format.seconds, best: other?.time, other: thin }) : null,
-      plan.memory ? bar({ label: `What fills the fullest rank, ${names.moments[plan.moment]}`, values: plan.memory, names: names.memory, colors: MEMORY, whole: limit, show: format.bytes, rest: "free", best: other?.memory, other: thin }) : null,
+      plan.time ? bar({ label: "Where a step goes", values: plan.time, total: plan.step_s, names: names.time, colors: TIME, whole: plan.step_s, show: format.seconds, best: other?.time, other: thin }) : null,
+      plan.memory ? bar({ label: `What fills the fullest rank, ${names.moments[plan.moment]}`, values: plan.memory, total: plan.memory_bytes, names: names.memory, colors: MEMORY, whole: limit, show: format.bytes, free: "free", best: other?.memory, other: thin }) : null,
       runs(plan),
       plan.command ? command(plan.command, answer.cluster_toml ? "with the cluster file below as cluster.toml" : "") : null,
       plan.toml ? folded("The plan as TOML", plan.toml) : null,

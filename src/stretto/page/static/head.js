@@ -17,6 +17,7 @@ Stretto.section({
     function draw(it) {
       if (page.live) document.title = it.tab;
       state = it.state;
+      page.stand(state);
       body.replaceChildren(
         el("div", { class: "head-title" }, el("h1", {}, it.title),
           it.badge ? el("span", { class: `badge ${it.badge === it.state ? TONES[it.state] : "warn"}` }, it.badge) : null),

@@ -90,11 +90,8 @@ Stretto.section({
       if (at && event && at.row !== undefined) tip(event.clientX, event.clientY, at);
       else if (at && !event) {
         view.reveal(at.rank);
-        const box = at.row === undefined ? null : view.box(at), place = view.canvas.getBoundingClientRect();
-        if (box) {
-          const x = Math.min(Math.max(box.x, view.gutter), view.gutter + view.plot);
-          tip(place.left + x, place.top + box.y + box.height + timeline.RULER - view.element.scrollTop, at);
-        }
+        const spot = view.spot(at);
+        if (spot) tip(...spot, at);
         page.announce(at.row === undefined ? `rank ${at.rank}` : [name(at), ...facts(at).map(([t, v]) => `${t} ${v}`)].join(", "));
       } else page.tooltip.hide();
       view.draw();

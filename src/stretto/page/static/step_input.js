@@ -3,7 +3,7 @@
 
 (() => {
   const { page, timeline } = Stretto;
-  const { RULER } = timeline;
+  const { RULER, opposite } = timeline;
   const ZOOM = 1.25, PAN = 0.15, STILL = 4;
 
   timeline.View.prototype.listen = function listen({ hover, choose }) {
@@ -12,6 +12,7 @@
       const box = canvas.getBoundingClientRect();
       return [event.clientX - box.left, event.clientY - box.top];
     };
+    const across = (at) => { const twin = this.twin(at); if (twin) choose(twin); else this.alone(at); };
     const fingers = new Map();
     let drag = null;
 
@@ -98,7 +99,7 @@
         Home: () => this.whole(), 0: () => this.whole(),
         Enter: () => this.selected && this.toggle(this.selected.rank),
         z: () => this.selected?.row !== undefined && this.show(this.selected),
-        o: () => choose(this.across()),
+        o: () => this.selected?.row !== undefined && across(this.selected),
         Escape: () => choose(null),
       }[event.key];
       if (!act) return;
@@ -155,10 +156,11 @@
       return found;
     },
 
-    // The same instruction on the other side.
-    across() {
-      const at = this.selected, other = at?.side === "predicted" ? "measured" : "predicted";
-      return at && this.side(other) && this.shown.includes(other) ? { ...at, side: other } : at;
+    // Say that an instruction is on its side only, or that the other is not shown.
+    alone(at) {
+      const spot = this.spot(at), text = `It has no counterpart that is ${opposite(at.side)} and shown here`;
+      if (spot) page.tooltip.show(...spot, text);
+      page.announce(text);
     },
   });
 })();

@@ -97,8 +97,7 @@
       };
       const box = this.box(at), { text } = this.colors;
       if (!box) return;
-      const twin = at.row < this.model.sheet(at.rank).length &&
-        this.box({ ...at, side: at.side === "predicted" ? "measured" : "predicted" });
+      const there = this.twin(at), twin = there && this.box(there);
       if (twin) {
         context.fillStyle = context.strokeStyle = text;
         context.globalAlpha = 0.12;

@@ -10,6 +10,8 @@
   const RULER = 24, CLOSED = 22, HEAD = 21, DEVICE = 18, QUEUE = 10, GAP = 1, PAD = 7, BETWEEN = 6;
   const FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif";
 
+  const opposite = (side) => (side === "predicted" ? "measured" : "predicted");
+
   class View {
     constructor(model, { changed = () => {} } = {}) {
       this.model = model;
@@ -194,6 +196,21 @@
 
     side(name) { return name === "predicted" ? this.model.predicted : this.model.measured; }
 
+    // The same instruction on the other side; null where there is none, or none that is shown.
+    twin(at) {
+      const name = opposite(at.side), side = this.shown.includes(name) ? this.side(name) : null;
+      const rows = side && at.row < this.model.sheet(at.rank).length ? this.rows(side, at.rank) : null;
+      return rows && Number.isFinite(rows.begin[at.row]) ? { ...at, side: name } : null;
+    }
+
+    // Where to say something of a row, in pixels of the window; null where it is not drawn.
+    spot(at) {
+      const box = at.row === undefined ? null : this.box(at), place = this.canvas.getBoundingClientRect();
+      if (!box) return null;
+      const x = Math.min(Math.max(box.x, this.gutter), this.gutter + this.plot);
+      return [place.left + x, place.top + box.y + box.height + RULER - this.element.scrollTop];
+    }
+
     // The rows of a rank on a side, from wherever they are.
     rows(side, rank) { return side.knows(rank) ? side.rows(rank) : null; }
 
@@ -330,5 +347,5 @@
     }
   }
 
-  Object.assign(timeline, { View, RULER, CLOSED, FONT });
+  Object.assign(timeline, { View, RULER, CLOSED, FONT, opposite });
 })();
