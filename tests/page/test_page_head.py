@@ -224,6 +224,10 @@ def test_a_finding_names_the_step_that_it_is_of_and_the_largest_cause_first(
         "In step 60 (44.7 ms): 20.0 ms unexplained, most of it in vote; "
         "the hosts of all ranks keep devices waiting, which costs 17.0 ms."
     )
+    recording.timeline.step_s = 1.01 * subject.predicted.step_s
+    assert finding(subject).endswith(
+        ": memory_bandwidth is wrong, which saves 500 ms; 20.0 ms unexplained, most of it in vote."
+    )
 
 
 def test_what_is_known_of_a_recording_is_not_looked_for_again(tmp_path: Path) -> None:

@@ -149,8 +149,10 @@ def finding(subject: Subject) -> str:
     found = diagnose(compared, cluster=subject.cluster, stack=subject.stack, recording=recording)
     took_s = recording.timeline.step_s
     sign = 1.0 if took_s >= predicted.step_s else -1.0
-    told = sorted(found, key=lambda one: -sign * one.extra_s)
-    causes = [brief(one) for one in told if sign * one.extra_s > 0][:_CAUSES]
+    # As long as predicted a step may be because causes make up for each other.
+    near = abs(took_s / predicted.step_s - 1.0) <= _CLOSE
+    told = [one for one in found if near or sign * one.extra_s > 0]
+    causes = [brief(one) for one in sorted(told, key=lambda one: -abs(one.extra_s))][:_CAUSES]
     return f"In step {steps[-1]:,} ({seconds(took_s)}): {'; '.join(causes)}." if causes else ""
 
 

@@ -172,7 +172,7 @@
       const open = [...this.tables.querySelectorAll("details")].map((details) => details.open);
       this.tables.replaceChildren(
         ...(several ? [this.comparison()] : []),
-        ...(rows.length ? [page.asTable(`What happened: ${rows.length} starts, checkpoints and incidents`, happened)] : []),
+        ...(rows.length ? [page.asTable(`What happened: starts, checkpoints and incidents (${rows.length})`, happened)] : []),
         page.asTable("The curves as a table", () => this.table(first)));
       [...this.tables.querySelectorAll("details")].forEach((details, i) => { details.open = open[i] ?? false; });
     }
