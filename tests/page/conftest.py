@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import threading
@@ -63,6 +64,19 @@ def look(browser: Browser) -> Iterator[Look]:
 @pytest.fixture
 def serve() -> Iterator[Serve]:
     """Serve the runs in some places until the test ends."""
+    with serving() as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def serve_all() -> Iterator[Serve]:
+    """Serve runs that no test changes to all tests of a module."""
+    with serving() as start:
+        yield start
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[Serve]:
     servers = []
 
     def start(*places: Path) -> Server:

@@ -23,10 +23,10 @@ from stretto.presets import preset
 from stretto.recipe import Recipe
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of a large model on a node of accelerators, one step old."""
-    path = tmp_path / "runs" / "large"
+    path = tmp_path_factory.mktemp("runs") / "large"
     plan = Plan.of(dp=8, zero=3, batch=Batch(32, 1, 2048), numerics=Numerics("bfloat16"))
     start = Start(preset("llama-3-8b"), plan, Recipe(steps=9), Settings(), (path,))
     RunDirectory(path).write(start, command=["stretto", "train"])
@@ -35,9 +35,14 @@ def run(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def address(serve_all: Serve, run: Path) -> str:
+    return serve_all(run.parent).run_url(run.name)
+
+
 @pytest.fixture
-def live(look: Look, serve: Serve, run: Path) -> Page:
-    page = look(serve(run.parent).run_url(run.name))
+def live(look: Look, address: str) -> Page:
+    page = look(address)
     settled(page)
     return page
 
