@@ -1,5 +1,7 @@
 """Settings that every test shares."""
 
+import gc
+
 import torch
 from hypothesis import settings
 
@@ -9,3 +11,9 @@ settings.load_profile("stretto")
 
 # Ranks are forked from here, and a thread pool of this process would not exist in theirs.
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """Leave out what all tests have been imported with, where garbage is looked for."""
+    gc.collect()
+    gc.freeze()
