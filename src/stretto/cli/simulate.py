@@ -116,7 +116,7 @@ def run(arguments: Sequence[str]) -> int:
     if notes := assumed(options.words, keys, asked.plan):
         after += wrapped([f"assumed: {'; '.join(notes)}"])
     if options.trace is not None:
-        after.append(f"{_drawn(told.folded)} for https://ui.perfetto.dev in {options.trace}")
+        after.append(f"{_drawn(told.folded, 'the step')} for https://ui.perfetto.dev in {options.trace}")
     if options.svg is not None:
         after.append(f"drawn in {options.svg}")
     if after:
@@ -144,7 +144,7 @@ def _title(asked: Request, told: simulated.Told) -> str:
     """Give what stands above the picture of a step."""
     name = asked.model.name or "a model"
     if told.folded.line.finished:
-        return f"{name}, {_drawn(told.folded).replace('the step', 'a step')} of {step(told.step_s)}"
+        return f"{name}, {_drawn(told.folded, 'a step')} of {step(told.step_s)}"
     ends = [
         f"rank {one.rank} {one.verb} after {step(one.at_s)}"
         for one in told.stopped
@@ -153,11 +153,11 @@ def _title(asked: Request, told: simulated.Told) -> str:
     return f"{name}, a step that does not end: {', '.join(ends)}"
 
 
-def _drawn(folded: Folded) -> str:
-    """Give what of a step a picture or a trace has."""
+def _drawn(folded: Folded, whole: str) -> str:
+    """Give what of a step a picture or a trace has; `whole` is how it is called."""
     if folded.fewer is None:
-        return "the step"
-    return f"{folded.most.micro_batches} of {folded.micro_batches:,} micro-batches of the step"
+        return whole
+    return f"{folded.most.micro_batches} of {folded.micro_batches:,} micro-batches of {whole}"
 
 
 def _marks(told: simulated.Told) -> list[Mark]:
