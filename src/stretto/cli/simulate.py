@@ -116,7 +116,9 @@ def run(arguments: Sequence[str]) -> int:
     if notes := assumed(options.words, keys, asked.plan):
         after += wrapped([f"assumed: {'; '.join(notes)}"])
     if options.trace is not None:
-        after.append(f"{_drawn(told.folded, 'the step')} for https://ui.perfetto.dev in {options.trace}")
+        after.append(
+            f"{_drawn(told.folded, 'the step')} for https://ui.perfetto.dev in {options.trace}"
+        )
     if options.svg is not None:
         after.append(f"drawn in {options.svg}")
     if after:
